@@ -1,0 +1,1 @@
+//! Benchmarks of jobservice beside the physical limit in the same run.

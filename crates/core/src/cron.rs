@@ -1,0 +1,1 @@
+//! Cron text: when a policy is due.

@@ -1,0 +1,1 @@
+//! The table of the lifecycle, rendered from the code.

@@ -1,0 +1,132 @@
+//! Every bound of the domain in one place, each with its reason. Bounds of HTTP live beside the routes.
+
+use std::time::Duration;
+
+/// How many runs of a job may fail when it does not say (`max_fails` 0): the original's default.
+pub const MAX_FAILS_DEFAULT: u32 = 4;
+
+/// The most runs that a job may ask for. With the default backoff the hundredth retry would be years away.
+pub const MAX_FAILS_MAX: u32 = 100;
+
+/// A job whose worker died this often is taken for a poison job and ends in Error: it may be what kills them.
+pub const CRASHES_MAX: u32 = 3;
+
+/// How long a job waits after its second crash. The first time it goes back at once: most crashes are deploys.
+pub const CRASH_DELAY: Duration = Duration::from_secs(10);
+
+/// Releases (a shutdown gave the job back) that are free; past these each counts as a failure, so that a job that
+/// outlives every deploy ends at some time.
+pub const RELEASES_MAX: u32 = 10;
+
+/// How many attempts a record remembers.
+pub const ATTEMPTS_KEPT: usize = 10;
+
+/// How long a lease lasts, and with it how long a job stays stuck after its node was killed, at the most.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How often a pool extends its leases: three chances before one is lost.
+pub const EXTEND_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a running job has to obey a stop, a cancel, or its timeout.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// How long running jobs have to end at shutdown. Below the 30 s after which container runtimes kill.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+
+/// Priorities go from 0 (default) to this, higher first.
+pub const PRIORITY_MAX: u8 = 9;
+
+/// A name's share of the workers: 1 to 10,000.
+pub const WEIGHT_DEFAULT: u32 = 1000;
+/// The largest weight.
+pub const WEIGHT_MAX: u32 = 10_000;
+
+/// The largest parameters of a job, as JSON text. SQS's limit for years; larger inputs belong in a store of their own.
+pub const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
+
+/// A check-in message is cut to this.
+pub const CHECK_IN_BYTES_MAX: usize = 4 * 1024;
+
+/// An error message is cut to this.
+pub const ERROR_BYTES_MAX: usize = 16 * 1024;
+
+/// The largest result of a job, as JSON text.
+pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+
+/// Tags per job, and bytes per tag.
+pub const TAGS_MAX: usize = 16;
+/// Bytes per tag.
+pub const TAG_BYTES_MAX: usize = 128;
+
+/// Bytes of a hook's URL.
+pub const HOOK_BYTES_MAX: usize = 2048;
+
+/// Bytes of an idempotency key, a unique key or a schedule key.
+pub const KEY_BYTES_MAX: usize = 256;
+
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the service tries to deliver a hook event.
+pub const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long after its end a run may still send lines for the job's log: the last lines are often on their way then.
+pub const LATE_LOG: Duration = Duration::from_secs(60);
+
+/// Bytes kept of a job's log; past these its middle is dropped and the cut marked.
+pub const LOG_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Bytes of one log line; longer ones are cut.
+pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// How far into the future a job may be delayed: about ten years.
+pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// The longest timeout of a job.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Jobs per `insert` call.
+pub const INSERT_MAX: usize = 10_000;
+
+/// Jobs per page of a list.
+pub const LIST_MAX: usize = 1000;
+
+/// Rows that a filter without an index may look at per page; past these the page is short and has a cursor.
+pub const SCAN_MAX: usize = 10_000;
+
+/// How deep a waiting job's position is counted.
+pub const POSITION_MAX: usize = 1000;
+
+/// The most executions that `misfire: all` makes up for.
+pub const MISFIRE_ALL_MAX: usize = 100;
+
+/// How long a beat keeps a node among the living.
+pub const NODE_DEAD_AFTER: Duration = Duration::from_secs(15);
+
+/// How long a dead node is still listed.
+pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Cuts `text` to at most `bytes_max` bytes at a character's edge and marks the cut.
+pub fn cut(text: &str, bytes_max: usize) -> std::borrow::Cow<'_, str> {
+    if text.len() <= bytes_max {
+        return text.into();
+    }
+    const MARK: &str = "… [cut]";
+    let mut end = bytes_max.saturating_sub(MARK.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{MARK}", text.get(..end).unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn cut_keeps_short_text_and_never_splits_a_character() {
+        assert_eq!(cut("short", 16), "short");
+        let cut = cut("ääääääääääääääääää", 20);
+        assert!(cut.len() <= 20 && cut.ends_with("… [cut]"), "{cut}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Durable background jobs: write a job as a type, run it now, later, or on a schedule.

@@ -1,0 +1,1 @@
+//! The job service as a server: REST API, configuration, command line.
