@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+scripts/setup.sh
 cargo build --quiet --release --bin jobservice
 target=${CARGO_TARGET_DIR:-target}
 bin=$target/release/jobservice

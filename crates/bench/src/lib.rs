@@ -1,1 +1,0 @@
-//! Benchmarks of jobservice beside the physical limit in the same run.

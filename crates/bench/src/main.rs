@@ -1,0 +1,66 @@
+//! Measures jobservice beside the physical limit of this machine, in the same run: `just bench`.
+//!
+//! Figures and method stand in `BENCHMARKS.md`. Each part can be run alone: `just bench lifecycle`.
+
+mod latency;
+mod lifecycle;
+mod raw;
+mod rest;
+mod served;
+mod stats;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures jobservice beside the physical limit, in the same run.
+#[derive(Parser)]
+struct Arguments {
+    /// Which parts to run; all if none is named.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+
+    /// Life cycles per measurement.
+    #[arg(long, default_value_t = 300_000)]
+    jobs: usize,
+
+    /// Jobs stored beforehand, where a measurement asks for a full store.
+    #[arg(long, default_value_t = 1_000_000)]
+    stored: usize,
+
+    /// Where the stores are put; a real disk, not a tmpfs, since fsync is what is measured.
+    #[arg(long, default_value = "target/bench")]
+    directory: std::path::PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Durable life cycles a second through the library, beside the raw loop.
+    Lifecycle,
+    /// From submit to start on an idle service.
+    Latency,
+    /// Durable single submits a second over REST.
+    Rest,
+    /// Memory, and list latency, with a million jobs waiting.
+    Million,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    std::fs::create_dir_all(&arguments.directory)?;
+    let runs = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
+    if runs(Part::Lifecycle) {
+        lifecycle::run(&arguments.directory, arguments.jobs, arguments.stored)?;
+    }
+    if runs(Part::Latency) {
+        latency::run(&arguments.directory)?;
+    }
+    if runs(Part::Rest) {
+        rest::run(&arguments.directory)?;
+    }
+    if runs(Part::Million) {
+        served::run(&arguments.directory, arguments.stored)?;
+    }
+    Ok(())
+}
