@@ -13,6 +13,7 @@
 #![deny(missing_docs)]
 
 pub mod cron;
+pub mod dump;
 pub mod id;
 pub mod invariant;
 pub mod job;
