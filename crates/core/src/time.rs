@@ -6,10 +6,12 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, futures::OwnedNotified};
 
 /// An instant: milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -91,6 +93,12 @@ pub trait Clock: Send + Sync + 'static {
         let _ = least;
         None
     }
+
+    /// Resolves when somebody moved the clock by hand after this call; none for a clock that runs by itself. Who waits
+    /// for an instant registers here before looking at [`Clock::now`], so that a test can move time under it.
+    fn moved(&self) -> Option<OwnedNotified> {
+        None
+    }
 }
 
 /// The machine's clock, made steady.
@@ -169,18 +177,23 @@ fn wall_ms() -> i64 {
 
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    moved: Arc<Notify>,
+}
 
 impl ManualClock {
     /// A clock that shows `now`.
     pub fn at(now: Time) -> ManualClock {
-        ManualClock(AtomicI64::new(now.0))
+        ManualClock { now: AtomicI64::new(now.0), moved: Arc::default() }
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) -> Time {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
-        Time(self.0.fetch_add(by, Ordering::SeqCst).saturating_add(by))
+        let now = Time(self.now.fetch_add(by, Ordering::SeqCst).saturating_add(by));
+        self.moved.notify_waiters();
+        now
     }
 }
 
@@ -193,7 +206,11 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
-        Time(self.0.load(Ordering::SeqCst))
+        Time(self.now.load(Ordering::SeqCst))
+    }
+
+    fn moved(&self) -> Option<OwnedNotified> {
+        Some(Arc::clone(&self.moved).notified_owned())
     }
 }
 
@@ -208,6 +225,10 @@ impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
 
     fn jumped_at(&self, least: Duration) -> Option<Time> {
         (**self).jumped_at(least)
+    }
+
+    fn moved(&self) -> Option<OwnedNotified> {
+        (**self).moved()
     }
 }
 
