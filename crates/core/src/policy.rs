@@ -273,3 +273,17 @@ pub fn decide_fire(policy: &Policy, tick: &Tick, live: usize, now: Time) -> Firi
         }
     }
 }
+
+/// The state after a fire, once it is known what became of the executions: `state` is from [`Firing::Fire`], `before` what
+/// it was made from.
+///
+/// Executions that the store refused (another job holds their unique key) count as skipped ticks. If none was created
+/// the whole tick was skipped: [`PolicyState::last_fired`] stays, and the store answers so.
+pub fn count_fired(before: &PolicyState, mut state: PolicyState, created: usize, refused: usize) -> PolicyState {
+    state.fired = before.fired + created as u64;
+    state.skipped += refused as u64;
+    if created == 0 {
+        state.last_fired = before.last_fired;
+    }
+    state
+}
