@@ -75,7 +75,9 @@ pub trait Store: Send + Sync + 'static {
     /// Inserts jobs, each answered on its own, all in one step.
     ///
     /// Within a batch the earlier job wins a unique key. Repeating a call whose answer was lost answers
-    /// [`Inserted::IdTaken`] for what is there already, or [`Inserted::Repeated`] if an idempotency key was given.
+    /// [`Inserted::IdTaken`] for what is there already, or [`Inserted::Repeated`] if an idempotency key was given. So
+    /// the key is looked at first, then the id, and only then the unique key. Only a created job's idempotency key is
+    /// kept; it stays for its time also if the job is deleted before: the same submission never runs twice.
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>>;
 
     // ---- jobs run ----
@@ -129,7 +131,8 @@ pub trait Store: Send + Sync + 'static {
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept>;
 
     /// Removes up to `limit` final jobs past their expiry, hook events past their deadline, idempotency keys past
-    /// theirs, and nodes long dead. A job with undelivered events stays until their deadline.
+    /// theirs, and nodes long dead. A job with undelivered events stays until their deadline. `limit` is for each of
+    /// these kinds, [`Swept::moved`] for all together.
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept>;
 
     // ---- policies ----
@@ -138,12 +141,15 @@ pub trait Store: Send + Sync + 'static {
     async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut>;
 
     /// Fires one tick: compare-and-set of the due time plus the inserts, one step. `executions` are inserted as given
-    /// if [`crate::policy::decide_fire`] says so; those refused as duplicates of a unique key are counted as skipped.
+    /// if [`crate::policy::decide_fire`] says so; those refused as duplicates of a unique key are counted as skipped
+    /// ([`crate::policy::count_fired`]), and if none is left the answer is [`Fired::Skipped`]. Executions are the jobs
+    /// whose `upstream` is the policy; those that are not final overlap, and overlap `replace` stops them before the
+    /// inserts with a grace of [`crate::limits::GRACE`].
     /// Safe to repeat: the second call finds the due time moved and answers [`Fired::Stale`].
     async fn fire(&self, id: &JobId, tick: &Tick, executions: Vec<NewJob>, now: Time) -> Result<Fired>;
 
-    /// Applies an event to a policy; none if there is no such policy. `PolicyEvent::End` goes through
-    /// [`Store::control`] instead, which ends its executions too.
+    /// Applies an event to a policy; none if there is no such policy. `PolicyEvent::End` is not valid here: it goes
+    /// through [`Store::control`], which ends its executions too.
     async fn change_policy(&self, id: &JobId, event: &PolicyEvent, now: Time) -> Result<Option<Policy>>;
 
     /// The policies a query asks for, in the order of their ids.
@@ -152,12 +158,17 @@ pub trait Store: Send + Sync + 'static {
     // ---- the outbox ----
 
     /// Takes the undelivered events of up to `limit` jobs whose turn it is, oldest first, and keeps other takers off
-    /// them until `until`. A job's events are taken as a whole, so their order holds. A crash after this delays those
-    /// events to `until` and loses nothing.
+    /// them until `until`. A job's events are taken as a whole, so their order holds: its turn is that of its first
+    /// event ([`crate::dump::OutboxEntry::next_at`]). A crash after this delays those events to `until` and loses
+    /// nothing.
+    ///
+    /// A check-in event takes the place of an earlier one whose turn is not in the future, that is one which nobody
+    /// holds and which does not wait for another try.
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>>;
 
     /// Records what became of the delivery of a job's events up to and including `seq`: they go, or the rest of the job's
-    /// events wait until the given time. A crash before this sends the event again: delivery is at least once.
+    /// events wait until the given time. Events that joined while others were held have their turn as soon as those are
+    /// gone. A crash before this sends the event again: delivery is at least once.
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()>;
 
     // ---- people look ----
@@ -174,7 +185,7 @@ pub trait Store: Send + Sync + 'static {
     /// Each name that has options or jobs that are not final, with numbers.
     async fn names(&self) -> Result<Vec<NameStats>>;
 
-    /// Why a job waits; none if it does not wait or does not exist.
+    /// Why a job waits, the first reason in the order of [`Waiting`]; none if it does not wait or does not exist.
     async fn explain(&self, id: &JobId, now: Time) -> Result<Option<Waiting>>;
 
     // ---- nodes ----
@@ -411,9 +422,11 @@ pub struct NameStats {
 
 /// Which jobs to list.
 ///
-/// Order: without a status, or by name, tag or upstream: newest submission first (then id, descending). By status: in
-/// that set's own order, the one the service works in: Pending by name, then first to be claimed first; Scheduled and
-/// retrying by due time; Running by the next time the service looks at them; final by expiry, latest first; ties by id.
+/// Order: without a status, or by name, tag or upstream: newest submission first (then id, descending); a status beside
+/// one of these three only filters. By status alone: in that set's own order, the one the service works in: Pending by
+/// name, then first to be claimed first (suspects among the others); Scheduled and retrying by due time; Running by the
+/// next time the service looks at them; final by expiry, latest first (then id, descending). Ties by id, ascending where
+/// nothing else is said.
 /// A filter without an index of its own looks at no more than [`crate::limits::SCAN_MAX`] rows a page: the page may
 /// then be short, or empty, and still have a cursor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -540,7 +553,7 @@ pub enum Waiting {
     Due(Time),
     /// An operator paused its name.
     Paused,
-    /// As many jobs of its name run as may.
+    /// As many jobs of its name run as an operator allows. (The limits in the code of pools are theirs to know.)
     AtLimit {
         /// The limit.
         limit: u32,
@@ -549,9 +562,10 @@ pub enum Waiting {
     },
     /// No living pool runs its name.
     NoWorker,
-    /// Its worker was lost before: it waits for a pool that runs no other such job.
+    /// Its worker was lost before: it waits for a pool that runs no other such job. Never [`Waiting::Queued`].
     Suspect,
-    /// It is this far from the head of its name's queue, 0 first; none beyond [`crate::limits::POSITION_MAX`].
+    /// It is this far from the head of its name's queue, 0 first, suspects not counted; none beyond
+    /// [`crate::limits::POSITION_MAX`].
     Queued {
         /// Jobs before it.
         position: Option<u64>,
