@@ -422,8 +422,10 @@ pub struct NameStats {
 
 /// Which jobs to list.
 ///
-/// Order: without a status, or by name, tag or upstream: newest submission first (then id, descending); a status beside
-/// one of these three only filters. By status alone: in that set's own order, the one the service works in: Pending by
+/// Order: without a status, or by name, tag or upstream: newest first; a status beside one of these three only filters.
+/// Newest first is the order of (submission time, id), descending, or that in which the store took the jobs in,
+/// reversed: the two agree when both rise from insert to insert, as a clock and [`JobId::generate`] do, and a store may
+/// follow the one that it has for nothing (SQLite the second). By status alone: in that set's own order, the one the service works in: Pending by
 /// name, then first to be claimed first (suspects among the others); Scheduled and retrying by due time; Running by the
 /// next time the service looks at them; final by expiry, latest first (then id, descending). Ties by id, ascending where
 /// nothing else is said.
