@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::job::{
     Attempt, AttemptOutcome, CheckIn, Ended, EndedHow, Index, Job, Lease, LeaseKey, Signal, SignalState, State, Status,
 };
-use crate::{PoolId, Time, limits, retry, unique::Scope};
+use crate::{PoolId, Time, invariant, limits, retry, unique::Scope};
 
 /// Something that happens to a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,6 +193,28 @@ pub enum Refusal {
 ///
 /// Total and pure: every (status, event) pair has its arm.
 pub fn decide(job: &Job, event: &Event, now: Time) -> Result<Change, Refusal> {
+    let decided = cell(job, event, now);
+    if let Ok(change) = &decided {
+        debug_assert_eq!(unsound(job, change), Vec::<String>::new(), "{event:?} made of {job:?}: {change:?}");
+    }
+    decided
+}
+
+/// Which invariants a change would break. A record that was not sound before is not this change's fault.
+fn unsound(job: &Job, change: &Change) -> Vec<String> {
+    match &change.state {
+        Some(state) if invariant::check(job).is_empty() => {
+            let after = Job { state: state.clone(), ..job.clone() };
+            let mut wrong = invariant::check(&after);
+            wrong.extend(invariant::transition(job, &after));
+            wrong
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The cell of the table.
+fn cell(job: &Job, event: &Event, now: Time) -> Result<Change, Refusal> {
     use Status::{Cancelled, Error, Pending, Running, Scheduled, Stopped, Success};
     let state = &job.state;
     match (state.status, event) {
