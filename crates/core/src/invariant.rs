@@ -250,3 +250,6 @@ pub fn events_follow_job(job: &Job, events: &[&HookEvent]) -> Verdict {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
