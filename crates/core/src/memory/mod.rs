@@ -4,9 +4,9 @@
 //! verb does. Each verb takes the lock, does its step, and lets go; that is all there is to atomicity here. Nothing is
 //! kept when the value is dropped.
 //!
-//! * [`inner`]: the records, and the one door through which all of them change.
-//! * [`indexes`]: the sorted sets; a pure function of the records, which is what the audit checks.
-//! * [`intake`], [`claim`], [`sweep`], [`policies`], [`outbox`], [`list`], [`look`]: the verbs.
+//! * `inner`: the records, and the one door through which all of them change.
+//! * `indexes`: the sorted sets; a pure function of the records, which is what the audit checks.
+//! * `intake`, `claim`, `sweep`, `policies`, `outbox`, `list`, `look`: the verbs.
 
 mod audit;
 mod claim;
