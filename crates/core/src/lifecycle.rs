@@ -348,7 +348,7 @@ fn finish(job: &Job, outcome: &Outcome, now: Time) -> Change {
             change(job, finalized(job, state, Status::Success, now), None, now)
         }
         (Outcome::Failed { error, .. }, Some(status)) => {
-            obeyed(job, how, status, Some(error), now)
+            obeyed(job, how, status, Some(&bounded(error, limits::ERROR_BYTES_MAX)), now)
         }
         (Outcome::Snooze { .. }, Some(status)) => obeyed(job, how, status, None, now),
         (Outcome::Stopped, _) => obeyed(job, how, Status::Stopped, None, now),
@@ -374,9 +374,10 @@ struct Failure<'a> {
 }
 
 fn failed(job: &Job, how: EndedHow, outcome: AttemptOutcome, failure: Failure<'_>, now: Time) -> Change {
-    let mut state = closed(job, how, outcome, Some(failure.error), now);
+    let error = bounded(failure.error, limits::ERROR_BYTES_MAX);
+    let mut state = closed(job, how, outcome, Some(&error), now);
     state.fails += 1;
-    state.error = Some(Arc::clone(failure.error));
+    state.error = Some(Arc::clone(&error));
     if failure.retryable && state.fails < job.spec.max_fails {
         let wait = failure.retry_after.unwrap_or_else(|| retry::backoff(state.fails, failure.jitter));
         state.status = Status::Scheduled;
@@ -384,8 +385,12 @@ fn failed(job: &Job, how: EndedHow, outcome: AttemptOutcome, failure: Failure<'_
     } else {
         state = finalized(job, state, Status::Error, now);
     }
-    let error = Some(Arc::clone(failure.error));
-    change(job, state, error, now)
+    change(job, state, Some(error), now)
+}
+
+/// A text from a worker within its bound: the record must not grow by what a job says, whoever forgot to cut it.
+fn bounded(text: &Arc<str>, bytes_max: usize) -> Arc<str> {
+    if text.len() <= bytes_max { Arc::clone(text) } else { limits::cut(text, bytes_max).into() }
 }
 
 /// The job ends as it was asked to, or as it says it was.
@@ -417,6 +422,7 @@ fn release(job: &Job, jitter: u32, now: Time) -> Change {
 }
 
 fn check_in(job: &Job, message: &Arc<str>, now: Time) -> Change {
+    let message = &bounded(message, limits::CHECK_IN_BYTES_MAX);
     let mut state = job.state.clone();
     state.check_in = Some(CheckIn { message: Arc::clone(message), at: now });
     let mut change = change(job, state, None, now);
@@ -441,7 +447,7 @@ fn extend(job: &Job, until: Time) -> Result<Change, Refusal> {
         // Never shortens: an answer that comes late must not take away what a later call gave.
         _ => return Err(Refusal::Unchanged),
     }
-    let (leave, enter) = (Some(job.index()), Some(state.index(job.spec.priority)));
+    let (leave, enter) = moves(job, &state);
     Ok(Change { state: Some(state), leave, enter, event: None, takes_key: false })
 }
 
@@ -493,14 +499,15 @@ fn lease_expired(job: &Job, proven: bool, now: Time) -> Result<Change, Refusal> 
         state.error = Some(Arc::clone(&error));
         return Ok(change(job, finalized(job, state, Status::Error, now), Some(error), now));
     }
-    state.error = Some(lost);
+    state.error = Some(Arc::clone(&lost));
     if state.crashes == 1 {
+        // `ready_at` stays, as at a release.
         state.status = Status::Pending;
     } else {
         state.status = Status::Scheduled;
         state.run_at = Some(now + limits::CRASH_DELAY);
     }
-    Ok(change(job, state, None, now))
+    Ok(change(job, state, Some(lost), now))
 }
 
 fn signal(job: &Job, wanted: Signal, grace: Duration, now: Time) -> Result<Change, Refusal> {
@@ -589,9 +596,14 @@ fn change(job: &Job, mut state: State, error: Option<Arc<str>>, now: Time) -> Ch
             error,
         });
     }
-    let (before, after) = (job.index(), state.index(job.spec.priority));
-    let (leave, enter) = if moved || before != after { (Some(before), Some(after)) } else { (None, None) };
+    let (leave, enter) = moves(job, &state);
     Change { state: Some(state), leave, enter, event, takes_key: false }
+}
+
+/// The places that the job leaves and enters; none if it stays where it is.
+fn moves(job: &Job, state: &State) -> (Option<Index>, Option<Index>) {
+    let (before, after) = (job.index(), state.index(job.spec.priority));
+    if before == after { (None, None) } else { (Some(before), Some(after)) }
 }
 
 /// Whether log lines of the run `lease` belong to `job` at `now`: while it holds the lease, and for
