@@ -92,4 +92,8 @@ groups! { $
     nodes,
     /// Who waits is woken.
     notices,
+    /// Threads meet.
+    race,
+    /// Answers are lost.
+    lost_answers,
 }

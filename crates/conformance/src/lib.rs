@@ -27,6 +27,8 @@ pub mod bench;
 pub mod build;
 pub mod cases;
 pub mod counts;
+pub mod faulty;
 pub mod rng;
+pub mod worker;
 
 pub use bench::{Bench, Factory};
