@@ -1,0 +1,267 @@
+//! The service as clients see it: submit, control, look. Every way in (REST, CLI, [`crate::Service`]) goes through here.
+//!
+//! The controller checks what is asked for and hands it to the store; it keeps nothing. Any number of nodes may have one.
+
+mod check;
+mod submission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobservice_core::job::{self, Status};
+use jobservice_core::store::{
+    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, Page, Query, Result, Waiting,
+};
+use jobservice_core::{Clock, JobId, Name, Store, limits};
+
+use crate::logger::JobLogs;
+use crate::{Registry, wait};
+
+pub use submission::{FieldError, Submission, SubmitError, Submitted};
+
+/// How often who waits for a job looks at it although nothing told of a change: notices may be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a person or program may do to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// End it for good.
+    Stop,
+    /// End it; it may be retried later.
+    Cancel,
+    /// Run it again, dead or cancelled.
+    Retry,
+}
+
+impl Command {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Command::Stop => "stop",
+            Command::Cancel => "cancel",
+            Command::Retry => "retry",
+        }
+    }
+
+    /// Reads the word, in any case.
+    pub fn parse(text: &str) -> Option<Command> {
+        [Command::Stop, Command::Cancel, Command::Retry]
+            .into_iter()
+            .find(|command| command.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+/// Submits, controls and reads jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Controller {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    logs: JobLogs,
+    registry: Arc<Registry>,
+    grace: Duration,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("registry", &self.inner.registry).finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// A controller over a store. `grace` is how long a running job may take to obey a stop or cancel.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        logs: JobLogs,
+        registry: Arc<Registry>,
+        grace: Duration,
+    ) -> Controller {
+        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace }) }
+    }
+
+    /// Submits a job. Once it is answered the job is durable.
+    ///
+    /// Repeating a submission whose answer was lost makes a second job, unless it has an idempotency key or is unique.
+    ///
+    /// # Errors
+    /// See [`SubmitError`]. Nothing was stored, except that after [`SubmitError::Store`] with
+    /// [`jobservice_core::StoreError::Unavailable`] it is not known.
+    pub async fn submit(&self, submission: Submission) -> std::result::Result<Submitted, SubmitError> {
+        let now = self.inner.clock.now();
+        let new = check::new_job(submission, &self.inner.registry, now)?;
+        let job = new.job.clone();
+        let inserted = self.inner.store.insert(vec![new], now).await?.pop();
+        self.submitted(job, inserted).await
+    }
+
+    /// Submits many jobs in one step, each answered on its own, in order: what is wrong with one does not hold up the
+    /// others. At most [`limits::INSERT_MAX`] of them go to the store at once.
+    pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
+        let now = self.inner.clock.now();
+        let checked: Vec<_> =
+            submissions.into_iter().map(|submission| check::new_job(submission, &self.inner.registry, now)).collect();
+        let mut answers = Vec::with_capacity(checked.len());
+        let mut checked = checked.into_iter().peekable();
+        while checked.peek().is_some() {
+            let part: Vec<_> = checked.by_ref().take(limits::INSERT_MAX).collect();
+            let jobs: Vec<_> = part.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
+            let inserted = if jobs.is_empty() { Ok(Vec::new()) } else { self.inner.store.insert(jobs, now).await };
+            let mut inserted = match inserted {
+                Ok(inserted) => Ok(inserted.into_iter()),
+                Err(error) => Err(Arc::new(error)),
+            };
+            for new in part {
+                answers.push(match (new, &mut inserted) {
+                    (Err(error), _) => Err(error),
+                    (Ok(new), Ok(inserted)) => {
+                        let inserted = inserted.next();
+                        self.submitted(new.job, inserted).await
+                    }
+                    (Ok(_), Err(error)) => Err(SubmitError::Store(same(error))),
+                });
+            }
+        }
+        answers
+    }
+
+    async fn submitted(
+        &self,
+        job: job::Job,
+        inserted: Option<Inserted>,
+    ) -> std::result::Result<Submitted, SubmitError> {
+        match inserted {
+            Some(Inserted::Created) => Ok(Submitted { job, repeated: false }),
+            Some(Inserted::Duplicate(holder)) => Err(SubmitError::Duplicate { holder }),
+            // The record of then may be pruned by now; what was submitted still answers for its id.
+            Some(Inserted::Repeated(id)) => {
+                let found = self.inner.store.get(&id).await?;
+                Ok(Submitted { job: found.unwrap_or(job::Job { id, ..job }), repeated: true })
+            }
+            Some(Inserted::IdTaken) => Err(SubmitError::IdTaken),
+            None => Err(SubmitError::Store(jobservice_core::StoreError::Damaged {
+                what: "an insert was answered for fewer jobs than were given".to_owned(),
+            })),
+        }
+    }
+
+    /// The record of a job.
+    pub async fn get(&self, id: &JobId) -> Result<Option<job::Job>> {
+        self.inner.store.get(id).await
+    }
+
+    /// Waits until a job is final, at most for `timeout`, and answers with its record as it is then; none if there is no
+    /// such job.
+    pub async fn wait_final(&self, id: &JobId, timeout: Duration) -> Result<Option<job::Job>> {
+        // Register before looking: a change between the look and the wait would be slept through.
+        let watch = self.inner.store.notices().watch(id);
+        let timeout = wait::pause(timeout);
+        tokio::pin!(timeout);
+        loop {
+            let changed = watch.changed();
+            let job = self.inner.store.get(id).await?;
+            if job.as_ref().is_none_or(|job| job.state.status.is_final()) {
+                return Ok(job);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = wait::pause(LOOK_EVERY) => {}
+                () = &mut timeout => return Ok(job),
+            }
+        }
+    }
+
+    /// Stops, cancels or retries a job. Safe to repeat.
+    pub async fn control(&self, id: &JobId, command: Command) -> Result<Controlled> {
+        let action = match command {
+            Command::Stop => Action::Stop(self.inner.grace),
+            Command::Cancel => Action::Cancel(self.inner.grace),
+            Command::Retry => Action::Retry { next_due: None },
+        };
+        self.inner.store.control(id, action, self.inner.clock.now()).await
+    }
+
+    /// Removes a final job with all that belongs to it, its log too. Safe to repeat.
+    pub async fn delete(&self, id: &JobId) -> Result<Deleted> {
+        let deleted = self.inner.store.delete(id, self.inner.clock.now()).await?;
+        if deleted != Deleted::Gone {
+            return Ok(deleted);
+        }
+        // Crash here: the log stays without its job until the sweeper of the logs removes it by age.
+        if let Err(error) = self.inner.logs.remove(std::slice::from_ref(id)).await {
+            tracing::warn!(job.id = %id, error = %error, "job {id} is deleted, but its log could not be removed");
+        }
+        Ok(deleted)
+    }
+
+    /// A page of jobs.
+    pub async fn list(&self, query: &Query) -> Result<Page> {
+        self.inner.store.list(query).await
+    }
+
+    /// How many jobs there are in each status.
+    pub async fn counts(&self) -> Result<Vec<(Status, u64)>> {
+        self.inner.store.counts().await
+    }
+
+    /// Each name that has options or jobs that are not final, with numbers.
+    pub async fn names(&self) -> Result<Vec<NameStats>> {
+        self.inner.store.names().await
+    }
+
+    /// Pauses or resumes a name, sets or clears its limit and weight.
+    pub async fn set_options(&self, name: &Name, change: OptionsChange) -> Result<NameOptions> {
+        self.inner.store.set_options(name, change, self.inner.clock.now()).await
+    }
+
+    /// All worker pools, dead ones included for a while.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        self.inner.store.beat(None, self.inner.clock.now()).await
+    }
+
+    /// Why a job waits; none if it does not wait or does not exist.
+    pub async fn explain(&self, id: &JobId) -> Result<Option<Waiting>> {
+        self.inner.store.explain(id, self.inner.clock.now()).await
+    }
+
+    /// The job logs.
+    pub fn logs(&self) -> &JobLogs {
+        &self.inner.logs
+    }
+
+    /// The jobs that can be submitted.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// The clock of the service.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    /// How long a running job may take to obey a stop or cancel.
+    pub fn grace(&self) -> Duration {
+        self.inner.grace
+    }
+}
+
+/// The error of a call that stands for many jobs, once more.
+fn same(error: &Arc<jobservice_core::StoreError>) -> jobservice_core::StoreError {
+    use jobservice_core::StoreError;
+    match &**error {
+        StoreError::Full => StoreError::Full,
+        StoreError::Poisoned => StoreError::Poisoned,
+        StoreError::Damaged { what } => StoreError::Damaged { what: what.clone() },
+        StoreError::Contended { id, tries } => StoreError::Contended { id: id.clone(), tries: *tries },
+        StoreError::Invalid(what) => StoreError::Invalid(what.clone()),
+        _ => StoreError::Unavailable { during: "insert", source: Box::new(Arc::clone(error)) },
+    }
+}

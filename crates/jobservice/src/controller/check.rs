@@ -1,0 +1,190 @@
+//! What a submission must satisfy before it may touch the store.
+//!
+//! The order of the checks is the order of the answers: fields first (all bad ones in one answer), then the name, then
+//! what the job itself says of its parameters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobservice_core::job::{Job, Kind, Retention, Spec};
+use jobservice_core::store::NewJob;
+use jobservice_core::unique::Unique;
+use jobservice_core::{JobId, Name, Time, limits};
+
+use super::{FieldError, Submission, SubmitError};
+use crate::Registry;
+
+/// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
+const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
+
+/// Makes the record of a submission, or says all that is wrong with it.
+pub(super) fn new_job(submission: Submission, registry: &Registry, now: Time) -> Result<NewJob, SubmitError> {
+    let mut bad = Bad::default();
+    let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
+    bad.check_kind(&submission);
+    let run_at = bad.run_at(&submission, now);
+    bad.check_limits(&submission);
+    let parameters: Arc<str> = match &submission.parameters {
+        Some(parameters) => parameters.get().into(),
+        None => "{}".into(),
+    };
+    if parameters.len() > limits::PARAMETERS_BYTES_MAX {
+        bad.say(
+            "parameters",
+            format!("has {} bytes, at most {} are allowed", parameters.len(), limits::PARAMETERS_BYTES_MAX),
+            "store the input elsewhere and give its address",
+        );
+    }
+    let (Some(name), true) = (name, bad.0.is_empty()) else { return Err(SubmitError::Invalid(bad.0)) };
+
+    let Some(info) = registry.get(name.as_str()) else { return Err(unknown(submission.name, registry)) };
+    if let Err(problem) = registry.validate(name.as_str(), &parameters) {
+        bad.say("parameters", problem, "see what the job expects");
+        return Err(SubmitError::Invalid(bad.0));
+    }
+    let unique = match unique_key(&submission, &name, &parameters) {
+        Ok(unique) => unique,
+        Err(problem) => {
+            bad.say("parameters", problem, "a unique job needs parameters that can be compared");
+            return Err(SubmitError::Invalid(bad.0));
+        }
+    };
+    let max_fails = submission.max_fails.filter(|max_fails| *max_fails > 0);
+    let spec = Spec {
+        name,
+        kind: submission.kind,
+        parameters,
+        priority: submission.priority.unwrap_or(info.priority),
+        unique,
+        max_fails: max_fails.unwrap_or(info.max_fails),
+        timeout: submission.timeout.or(info.timeout),
+        hook: None,
+        upstream: submission.upstream,
+        tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+        retention: Retention::from_seconds(submission.retention_seconds),
+        enqueued_at: now,
+    };
+    Ok(NewJob {
+        job: Job::submitted(JobId::generate(), spec, run_at, now),
+        idempotency_key: submission.idempotency_key.map(Arc::from),
+    })
+}
+
+fn unknown(name: String, registry: &Registry) -> SubmitError {
+    let known = registry.jobs().map(|info| info.name.to_string()).collect();
+    let suggestion = registry.suggestion(&name).map(ToString::to_string);
+    SubmitError::UnknownName { name, known, suggestion }
+}
+
+fn unique_key(submission: &Submission, name: &Name, parameters: &str) -> Result<Option<Unique>, String> {
+    if !submission.unique && submission.unique_key.is_none() {
+        return Ok(None);
+    }
+    let _ = (name, parameters);
+    Err("unique jobs are not served yet".to_owned())
+}
+
+/// The bad fields found so far.
+#[derive(Default)]
+struct Bad(Vec<FieldError>);
+
+impl Bad {
+    fn say(&mut self, field: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(FieldError { field: field.to_owned(), problem: problem.into(), remedy: remedy.into() });
+    }
+
+    fn read<T, E: std::fmt::Display>(&mut self, field: &str, read: Result<T, E>, remedy: &str) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.say(field, error.to_string(), remedy);
+                None
+            }
+        }
+    }
+
+    fn check_kind(&mut self, submission: &Submission) {
+        if submission.kind == Kind::Periodic {
+            self.say("metadata.kind", "periodic jobs are not served yet", "use Generic or Scheduled");
+        }
+        if submission.hook.is_some() {
+            self.say("status_hook", "status hooks are not served yet", "leave it out and ask for the job's status");
+        }
+    }
+
+    /// When the job is due, if not at once.
+    fn run_at(&mut self, submission: &Submission, now: Time) -> Option<Time> {
+        let (delay, run_at) = (submission.delay, submission.run_at);
+        let is_scheduled = submission.kind == Kind::Scheduled;
+        if delay.is_some() && run_at.is_some() {
+            self.say("metadata.run_at", "given together with schedule_delay", "give one of the two");
+        }
+        if !is_scheduled {
+            for (field, given) in [("schedule_delay", delay.is_some()), ("run_at", run_at.is_some())] {
+                if given && submission.kind == Kind::Generic {
+                    let field = format!("metadata.{field}");
+                    self.say(&field, "a Generic job runs as soon as it can", "make its kind Scheduled");
+                }
+            }
+            return None;
+        }
+        match (delay, run_at) {
+            (None, None) => self.say(
+                "metadata.schedule_delay",
+                "a Scheduled job needs to know when",
+                "give a delay of at least 1 second, or run_at",
+            ),
+            (Some(delay), _) if delay.is_zero() => {
+                self.say("metadata.schedule_delay", "must be more than 0", "give a delay of at least 1 second");
+            }
+            (Some(delay), _) if delay > limits::DELAY_MAX => self.say(
+                "metadata.schedule_delay",
+                format!("is {} s, at most {} are allowed", delay.as_secs(), limits::DELAY_MAX.as_secs()),
+                "seconds are expected",
+            ),
+            (None, Some(at)) if at <= Time::from_seconds(0) || at > RUN_AT_MAX => {
+                self.say("metadata.run_at", "is not a time of our era", "seconds since 1970 are expected");
+            }
+            _ => {}
+        }
+        run_at.or_else(|| delay.map(|delay| now + delay))
+    }
+
+    fn check_limits(&mut self, submission: &Submission) {
+        if let Some(priority) = submission.priority
+            && priority > limits::PRIORITY_MAX
+        {
+            let problem = format!("is {priority}");
+            self.say("metadata.priority", problem, format!("give 0 to {}, higher first", limits::PRIORITY_MAX));
+        }
+        if let Some(max_fails) = submission.max_fails
+            && max_fails > limits::MAX_FAILS_MAX
+        {
+            let remedy = format!("give at most {}, or 0 for the default", limits::MAX_FAILS_MAX);
+            self.say("metadata.max_fails", format!("is {max_fails}"), remedy);
+        }
+        if let Some(timeout) = submission.timeout
+            && (timeout < Duration::from_millis(1) || timeout > limits::TIMEOUT_MAX)
+        {
+            let remedy = format!("give more than 0 and at most {} seconds", limits::TIMEOUT_MAX.as_secs());
+            self.say("metadata.timeout", format!("is {} s", timeout.as_secs_f64()), remedy);
+        }
+        self.check_key("metadata.unique_key", submission.unique_key.as_deref());
+        self.check_key("metadata.idempotency_key", submission.idempotency_key.as_deref());
+        if submission.tags.len() > limits::TAGS_MAX {
+            let problem = format!("has {} entries", submission.tags.len());
+            self.say("metadata.tags", problem, format!("give at most {}", limits::TAGS_MAX));
+        }
+        if submission.tags.iter().any(|tag| tag.is_empty() || tag.len() > limits::TAG_BYTES_MAX) {
+            let remedy = format!("give tags of 1 to {} bytes", limits::TAG_BYTES_MAX);
+            self.say("metadata.tags", "has a tag that is empty or too long", remedy);
+        }
+    }
+
+    fn check_key(&mut self, field: &str, key: Option<&str>) {
+        if key.is_some_and(|key| key.is_empty() || key.len() > limits::KEY_BYTES_MAX) {
+            let remedy = format!("give 1 to {} bytes, or leave it out", limits::KEY_BYTES_MAX);
+            self.say(field, "is empty or too long", remedy);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Where fetcher and runners meet: runs that wait for a slot, slots that are taken, runs that are over.
+//!
+//! One short lock, taken twice a job. Runners wake the fetcher when they run out of work, not at every end: what ended
+//! meanwhile goes to the store in one batch with the next claim. While a runner is busy the fetcher looks by itself after
+//! a moment ([`Busy`]), so that code that blocks its thread delays neither its neighbours' start nor their reports.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::run::{Ended, Run};
+
+/// Where fetcher and runners meet.
+pub(crate) struct Board {
+    slots: usize,
+    inner: Mutex<Inner>,
+    news: Notify,
+    stuck: AtomicIsize,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: VecDeque<Arc<Run>>,
+    /// Slots taken.
+    running: usize,
+    /// Runners that look for runs or poll one for the first time.
+    runners: usize,
+    /// Runs that were started, ever: shows whether anything moves.
+    started: u64,
+    ended: Vec<Ended>,
+}
+
+/// How busy the runners are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy {
+    /// Runs that could start at once, if a runner were free.
+    pub(crate) startable: usize,
+    /// Runners that look for runs or poll one for the first time.
+    pub(crate) runners: usize,
+    /// Runs that were started, ever.
+    pub(crate) started: u64,
+}
+
+impl Board {
+    pub(crate) fn new(slots: usize) -> Board {
+        Board { slots, inner: Mutex::default(), news: Notify::new(), stuck: AtomicIsize::new(0) }
+    }
+
+    // ---- the fetcher ----
+
+    /// Adds claimed runs. Answers how many runners to start for them, which count as started with this call.
+    pub(crate) fn add(&self, runs: impl IntoIterator<Item = Arc<Run>>, runners_wanted: usize) -> usize {
+        let mut inner = self.inner.lock();
+        inner.waiting.extend(runs);
+        inner.more_runners(runners_wanted, self.slots)
+    }
+
+    /// Takes what ended since the last call, and tells how busy the runners are.
+    pub(crate) fn take_ended(&self, into: &mut Vec<Ended>) -> Busy {
+        let mut inner = self.inner.lock();
+        into.append(&mut inner.ended);
+        Busy { startable: inner.startable(self.slots), runners: inner.runners, started: inner.started }
+    }
+
+    /// All runners are held up in their runs: as many again may start.
+    pub(crate) fn double_runners(&self) -> usize {
+        let mut inner = self.inner.lock();
+        let wanted = inner.runners.max(1) * 2;
+        inner.more_runners(wanted, self.slots)
+    }
+
+    /// Takes the runs that have not begun.
+    pub(crate) fn take_waiting(&self) -> Vec<Arc<Run>> {
+        self.inner.lock().waiting.drain(..).collect()
+    }
+
+    /// Resolves when there is something to look at.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
+    }
+
+    // ---- the runners ----
+
+    /// The next run, if there is one and a slot for it. If not, the runner that asks must end: it is not counted any more.
+    pub(crate) fn next(&self) -> Option<Arc<Run>> {
+        let mut inner = self.inner.lock();
+        while inner.running < self.slots
+            && let Some(run) = inner.waiting.pop_front()
+        {
+            // Stopped, revoked or given back before it began.
+            if !run.start() {
+                continue;
+            }
+            inner.running += 1;
+            inner.started += 1;
+            return Some(run);
+        }
+        inner.runners -= 1;
+        drop(inner);
+        self.news.notify_one();
+        None
+    }
+
+    /// The runner's run is not through after its first poll: the runner stays with it. Answers whether another runner
+    /// must take the place; it counts as started with this call.
+    pub(crate) fn stay(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.runners -= 1;
+        let wanted = inner.runners + 1;
+        let replaced = inner.more_runners(wanted, self.slots) > 0;
+        let idle = inner.runners == 0;
+        drop(inner);
+        if idle {
+            self.news.notify_one();
+        }
+        replaced
+    }
+
+    /// The run that the runner stayed with is over: it looks for the next one.
+    pub(crate) fn back(&self) {
+        self.inner.lock().runners += 1;
+    }
+
+    // ---- whoever settles a run ----
+
+    /// A run is settled: its slot is free, if it had one.
+    pub(crate) fn free(&self, started: bool) {
+        if started {
+            self.inner.lock().running -= 1;
+        }
+    }
+
+    /// What is to be reported of a settled run. Whoever ends a run outside of a runner wakes the fetcher too.
+    pub(crate) fn ended(&self, ended: Ended) {
+        self.inner.lock().ended.push(ended);
+    }
+
+    pub(crate) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    // ---- code that goes on after its run was settled ----
+
+    pub(crate) fn stuck_more(&self) {
+        self.stuck.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn stuck_less(&self) {
+        self.stuck.fetch_sub(1, Ordering::AcqRel);
+        self.news.notify_one();
+    }
+
+    /// How many runs were given up and their code still runs.
+    pub(crate) fn stuck(&self) -> usize {
+        // For a moment it is below zero, when code ends between the two steps of giving it up.
+        usize::try_from(self.stuck.load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// Slots that are taken, and runs that wait for one.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.running, inner.waiting.len())
+    }
+}
+
+impl Inner {
+    fn startable(&self, slots: usize) -> usize {
+        self.waiting.len().min(slots.saturating_sub(self.running))
+    }
+
+    /// Brings the runners to `wanted`, but starts no more than there are runs for.
+    fn more_runners(&mut self, wanted: usize, slots: usize) -> usize {
+        let more = wanted.saturating_sub(self.runners).min(self.startable(slots));
+        self.runners += more;
+        more
+    }
+}

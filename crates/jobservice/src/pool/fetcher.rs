@@ -1,0 +1,402 @@
+//! The fetcher: one loop that claims jobs, hands them to the runners, and reports how they ended.
+//!
+//! It talks to the store in rounds. A round carries all that ended since the last one together with the claim for the
+//! slots that are free, so that both ride one commit; the next round begins when the answers of this one are there.
+//! Nothing waits for a timer: the slower the store, the larger the rounds.
+//!
+//! What it never does: start a job twice (a lost answer of a claim is the keeper's business), forget an outcome (a report
+//! that was not answered goes again, the store gives the same answer), claim while outcomes cannot be reported (so what it
+//! has to remember stays bounded by its slots).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobservice_core::store::{Claim, Finished, NameAsk, StoreError};
+use jobservice_core::{Job, limits};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::round::{Answers, Round, is_for_good};
+use super::table::Table;
+use super::{Counters, Phase, runner};
+use crate::Registry;
+use crate::env::Env;
+use crate::run::{Ended, Ending, Interrupt, Run};
+use crate::wait::Backoff;
+
+/// How often it asks for jobs although nothing told of any: notices may be lost.
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
+
+/// Runners for a fresh batch: as many as run side by side on a small machine. More come by themselves as soon as these
+/// wait for something, or are held up.
+const RUNNERS: usize = 2;
+
+/// How soon it looks after busy runners, at first; doubled up to [`WATCH_LAST`] while nothing moves.
+const WATCH_FIRST: Duration = Duration::from_millis(1);
+const WATCH_LAST: Duration = Duration::from_millis(64);
+
+/// How long it tries to report the last outcomes at the end.
+const FLUSH: Duration = Duration::from_secs(4);
+
+/// The fetcher of a pool.
+pub(crate) struct Fetcher {
+    pub(crate) env: Arc<Env>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) asks: Arc<[NameAsk]>,
+    pub(crate) jobs: tokio::runtime::Handle,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// Tells the keeper that a claim may have gone through without us knowing.
+    pub(crate) lost_claim: Arc<tokio::sync::Notify>,
+    pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+    /// Runs that it may have at once: the slots and what is fetched ahead.
+    pub(crate) held_max: usize,
+    /// Stuck threads at which it claims no more.
+    pub(crate) stuck_max: usize,
+}
+
+/// What the loop knows from one turn to the next.
+struct Turn {
+    /// Claimed and not ended.
+    held: usize,
+    /// Ended and not yet on their way to the store.
+    ended: Vec<Ended>,
+    /// There may be jobs to claim.
+    hungry: bool,
+    /// Not before this instant: the store failed.
+    quiet_until: Option<Instant>,
+    backoff: Backoff,
+    /// The store failed, and that was said.
+    told: bool,
+    /// Reports go one by one: one of them makes the batch fail.
+    one_by_one: bool,
+    watch: Duration,
+    /// Runs started, when it last looked after the runners.
+    seen_started: u64,
+}
+
+type InFlight = Pin<Box<dyn Future<Output = Answers> + Send>>;
+
+impl Fetcher {
+    /// Runs until the pool is told to end and everything is reported or given back, or the time for that is over.
+    pub(crate) async fn run(mut self) {
+        let mut turn = Turn {
+            held: 0,
+            ended: Vec::new(),
+            hungry: true,
+            quiet_until: None,
+            backoff: Backoff::default(),
+            told: false,
+            one_by_one: false,
+            watch: WATCH_FIRST,
+            seen_started: 0,
+        };
+        let mut in_flight: Option<InFlight> = None;
+        let mut draining_until: Option<Instant> = None;
+        let env = Arc::clone(&self.env);
+        // Registered before the first look, and again each time before the next: what comes between a look and a wait
+        // would be slept through. Kept over turns, so that one that came together with something else is not dropped.
+        tokio::pin! {
+            let ready = env.store.notices().ready();
+        }
+        loop {
+            let news = env.board.news();
+            let before = turn.ended.len();
+            let busy = self.env.board.take_ended(&mut turn.ended);
+            let ended = turn.ended.len() - before;
+            turn.held -= ended;
+            // A slot that is free again, or a name below its limit again, may be filled at once.
+            turn.hungry |= ended > 0;
+            if busy.started != turn.seen_started {
+                (turn.seen_started, turn.watch) = (busy.started, WATCH_FIRST);
+            }
+
+            let phase = *self.phase.borrow_and_update();
+            if draining_until.is_none()
+                && let Phase::Draining { grace } = phase
+            {
+                draining_until = Some(now() + grace + FLUSH);
+                self.drain(grace);
+                continue;
+            }
+            if in_flight.is_none() {
+                in_flight = self.next_round(&mut turn, draining_until.is_some());
+            }
+            if let Some(until) = draining_until
+                && (now() >= until || self.is_through(&turn, in_flight.is_some()))
+            {
+                self.say_what_is_left(&turn);
+                return;
+            }
+
+            let watch_at = (busy.runners > 0).then(|| now() + turn.watch);
+            let claim_at = now() + CLAIM_EVERY;
+            let wake_at = [watch_at, draining_until, turn.quiet_until.filter(|_| in_flight.is_none())]
+                .into_iter()
+                .flatten()
+                .fold(claim_at, Instant::min);
+            tokio::select! {
+                answers = answered(&mut in_flight) => {
+                    in_flight = None;
+                    self.take_answers(&mut turn, answers, draining_until.is_some());
+                }
+                () = news => {}
+                () = &mut ready => {
+                    turn.hungry = true;
+                    ready.set(env.store.notices().ready());
+                }
+                () = tokio::time::sleep_until(wake_at) => {
+                    if watch_at == Some(wake_at) {
+                        self.look_after_runners(&mut turn);
+                    }
+                    turn.hungry |= wake_at == claim_at;
+                    turn.quiet_until = turn.quiet_until.filter(|until| now() < *until);
+                }
+                changed = self.phase.changed(), if draining_until.is_none() => {
+                    // Nobody is left who could end the pool in order: end it.
+                    if changed.is_err() {
+                        draining_until = Some(now() + FLUSH);
+                        self.drain(Duration::ZERO);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is to be told to and asked of the store now, if anything.
+    fn next_round(&mut self, turn: &mut Turn, draining: bool) -> Option<InFlight> {
+        if turn.quiet_until.is_some() || self.fatal.borrow().is_some() {
+            return None;
+        }
+        let mut round = Round::default();
+        let take = if turn.one_by_one { turn.ended.len().min(1) } else { turn.ended.len() };
+        for Ended { run, ending } in turn.ended.drain(..take) {
+            match ending {
+                Ending::Report(outcome) => round.reports.push((run, outcome)),
+                Ending::Release => round.releases.push(run),
+                // Nothing to report: the lease is lost.
+                Ending::Nothing => {
+                    self.table.remove([&run]);
+                    self.counters.lost(1);
+                }
+            }
+        }
+
+        // While outcomes cannot be reported no more jobs are taken: what has to be remembered stays bounded.
+        let reports_fail = turn.told && !round.reports.is_empty();
+        if !draining && turn.hungry && !reports_fail && turn.ended.is_empty() {
+            round.claim = self.claim(turn);
+        }
+        if round.is_empty() {
+            return None;
+        }
+        if let Some(claim) = &round.claim {
+            self.table.claiming(claim.nonce);
+            // What becomes ready from here on may come too late for this claim, and makes the next.
+            turn.hungry = false;
+        }
+        Some(Box::pin(round.go(Arc::clone(&self.env.store), Arc::clone(&self.env.clock))))
+    }
+
+    fn claim(&self, turn: &Turn) -> Option<Claim> {
+        let free = self.held_max.saturating_sub(turn.held);
+        if free == 0 || self.env.board.stuck() >= self.stuck_max {
+            return None;
+        }
+        // Without randomness no lease would be unforgeable: better no job than that. The next look tries again.
+        let (nonce, seed) = match (getrandom::u64(), getrandom::u64()) {
+            (Ok(nonce), Ok(seed)) => (nonce, seed),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(error = %error, "no jobs are claimed: the system gives no random numbers");
+                return None;
+            }
+        };
+        Some(Claim {
+            pool: self.env.pool.clone(),
+            names: Arc::clone(&self.asks),
+            slots: u32::try_from(free).unwrap_or(u32::MAX),
+            suspects: !self.table.has_suspect(),
+            nonce,
+            seed,
+            until: self.env.clock.now() + limits::LEASE,
+            grace: self.env.grace,
+        })
+    }
+
+    fn take_answers(&self, turn: &mut Turn, answers: Answers, draining: bool) {
+        let mut trouble = None;
+        let reports = answers.reports.into_iter().map(|(run, outcome)| (run, Ending::Report(outcome)));
+        self.settle_reports(turn, reports.collect(), answers.finished, &mut trouble);
+        let releases = answers.releases.into_iter().map(|run| (run, Ending::Release));
+        self.settle_reports(turn, releases.collect(), answers.released, &mut trouble);
+        if let Some((claim, jobs)) = answers.claim {
+            match jobs {
+                Ok(jobs) => {
+                    // Fewer than were asked for: there were no more that we may have. A notice tells of the next one.
+                    turn.hungry |= jobs.len() >= claim.slots as usize;
+                    turn.held += jobs.len();
+                    self.begin(turn, claim.nonce, jobs, draining);
+                }
+                Err(error) => {
+                    // The claim may have gone through: the keeper finds its leases and gives them back.
+                    drop(self.table.claimed(claim.nonce, &[]));
+                    self.lost_claim.notify_one();
+                    turn.hungry = true;
+                    trouble = Some(error);
+                }
+            }
+        }
+        match trouble {
+            None => {
+                if std::mem::take(&mut turn.told) {
+                    tracing::info!("the store of the jobs answers again");
+                }
+                turn.backoff.reset();
+            }
+            Some(error) => self.store_failed(turn, &error),
+        }
+    }
+
+    fn store_failed(&self, turn: &mut Turn, error: &StoreError) {
+        if is_for_good(error) {
+            tracing::error!(error = %error, "the store of the jobs is closed: no jobs run any more");
+            self.fatal.send_replace(Some(error.to_string().into()));
+            return;
+        }
+        if !std::mem::replace(&mut turn.told, true) {
+            tracing::warn!(error = %error, source = ?std::error::Error::source(error), "the store of the jobs fails, trying on");
+        }
+        turn.quiet_until = Some(now() + turn.backoff.step());
+    }
+
+    /// Takes the answers to reports; those that were not answered go again.
+    fn settle_reports(
+        &self,
+        turn: &mut Turn,
+        sent: Vec<(Arc<Run>, Ending)>,
+        answers: Result<Vec<Finished>, StoreError>,
+        trouble: &mut Option<StoreError>,
+    ) {
+        if sent.is_empty() {
+            return;
+        }
+        match answers {
+            Ok(answers) => {
+                turn.one_by_one &= !turn.ended.is_empty();
+                self.counters.finished(sent.len());
+                for ((run, _), answer) in sent.iter().zip(answers) {
+                    if answer == Finished::LeaseLost {
+                        self.counters.lost(1);
+                        tracing::warn!(
+                            job.id = %run.job().id, attempt = run.lease().attempt,
+                            "the end of a run of job {} does not count: its lease was lost", run.job().id
+                        );
+                    }
+                }
+                self.table.remove(sent.iter().map(|(run, _)| run));
+            }
+            Err(error) => {
+                let batch = sent.len();
+                if batch == 1 && matches!(error, StoreError::Damaged { .. } | StoreError::Invalid(_)) {
+                    // Trying again would not help, and this one must not hold up the others for ever. The lease is not
+                    // extended any more: what can be saved of the record is up to the reaper.
+                    for (run, _) in &sent {
+                        let id = &run.job().id;
+                        tracing::error!(job.id = %id, error = %error, "the end of a run of job {id} cannot be stored");
+                    }
+                    self.table.remove(sent.iter().map(|(run, _)| run));
+                    return;
+                }
+                // One bad record may make the whole batch fail: find out by sending them one by one.
+                turn.one_by_one =
+                    matches!(error, StoreError::Contended { .. } | StoreError::Damaged { .. } | StoreError::Invalid(_));
+                let again = sent.into_iter().map(|(run, ending)| Ended { run, ending });
+                turn.ended.extend(again);
+                *trouble = Some(error);
+            }
+        }
+    }
+
+    /// Hands claimed jobs to the runners.
+    fn begin(&self, turn: &mut Turn, nonce: u64, jobs: Vec<Job>, draining: bool) {
+        let claimed = jobs.len();
+        let mut runs = Vec::with_capacity(claimed);
+        for job in jobs {
+            let id = job.id.clone();
+            let entry = self.registry.entry(&job.spec.name).cloned();
+            if let Some(run) = entry.and_then(|entry| Run::new(job, entry, Arc::clone(&self.env))) {
+                runs.push(run);
+                continue;
+            }
+            turn.held -= 1;
+            tracing::error!(job.id = %id, "the store gave out job {id}, which is not ours to run");
+        }
+        self.counters.claimed(runs.len());
+        let now = self.env.clock.now();
+        for (run, signal) in self.table.claimed(nonce, &runs) {
+            run.ask_to_end(signal.into(), now + self.env.grace);
+        }
+        if draining {
+            for run in &runs {
+                run.ask_to_end(Interrupt::Shutdown, now);
+                run.give_up();
+            }
+            return;
+        }
+        let runners = self.env.board.add(runs, RUNNERS);
+        runner::spawn(&self.jobs, &self.env, runners);
+    }
+
+    /// Runs wait although slots are free, and nothing has moved for a moment: the runners are held up by code that does
+    /// not yield. More of them take over.
+    fn look_after_runners(&self, turn: &mut Turn) {
+        let runners = self.env.board.double_runners();
+        runner::spawn(&self.jobs, &self.env, runners);
+        turn.watch = (turn.watch * 2).min(WATCH_LAST);
+    }
+
+    /// Gives back what has not begun, and asks what runs to end within the grace.
+    fn drain(&self, grace: Duration) {
+        let now = self.env.clock.now();
+        for run in self.env.board.take_waiting() {
+            run.ask_to_end(Interrupt::Shutdown, now);
+            run.give_up();
+        }
+        for run in self.table.runs() {
+            run.ask_to_end(Interrupt::Shutdown, now + grace);
+        }
+        self.table.look_by(now + grace);
+    }
+
+    /// Whether nothing is left to do for a pool that ends.
+    fn is_through(&self, turn: &Turn, in_flight: bool) -> bool {
+        let told_all = turn.held == 0 && turn.ended.is_empty();
+        !in_flight && (told_all || self.fatal.borrow().is_some())
+    }
+
+    fn say_what_is_left(&self, turn: &Turn) {
+        let left = self.table.len();
+        if left > 0 {
+            tracing::warn!(
+                left,
+                unreported = turn.ended.len(),
+                "{left} runs could not be reported or given back: they run again when their leases expire"
+            );
+        }
+    }
+}
+
+async fn answered(in_flight: &mut Option<InFlight>) -> Answers {
+    match in_flight {
+        Some(round) => round.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Pauses between tries and the deadline of a shutdown are real time, whatever the clock of the service shows.
+fn now() -> Instant {
+    Instant::now()
+}
