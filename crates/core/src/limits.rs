@@ -44,6 +44,10 @@ pub const WEIGHT_MAX: u32 = 10_000;
 /// The largest parameters of a job, as JSON text. SQS's limit for years; larger inputs belong in a store of their own.
 pub const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 
+/// How deep arrays and objects of parameters may be nested. Beneath the 128 that serde_json reads, so that what was
+/// accepted can be parsed anywhere, and far above what people write.
+pub const JSON_DEPTH_MAX: usize = 64;
+
 /// A check-in message is cut to this.
 pub const CHECK_IN_BYTES_MAX: usize = 4 * 1024;
 
