@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use jobservice_core::lifecycle::accepts_log;
 use jobservice_core::limits::LOG_BYTES_MAX;
-use jobservice_core::{Clock, JobId, Store};
+use jobservice_core::{Clock, JobId, Store, Time};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -365,7 +365,7 @@ impl Core {
                     Some((same_lines, same_state, bytes)) if (*same_lines, same_state) == (lines, state) => {
                         bytes.clone()
                     }
-                    _ => compose(run, batch, sink.level, *state),
+                    _ => compose(run, batch, sink.level, *state, now),
                 };
                 if let Some(bytes) = bytes.clone() {
                     members.push(member);
@@ -425,7 +425,7 @@ async fn append(sink: &Sink, pieces: Vec<LogPiece>) -> Vec<Result<(), LogError>>
 }
 
 /// The text of a batch for a backend with this threshold; none if no line passes.
-fn compose(run: &RunLog, batch: &Batch, level: Level, state: SinkState) -> Option<Bytes> {
+fn compose(run: &RunLog, batch: &Batch, level: Level, state: SinkState, now: Time) -> Option<Bytes> {
     let lines = kept_lines(batch, level);
     let dropped = batch.dropped();
     if lines == 0 && (dropped.lines == 0 || !state.has_header) {
@@ -433,7 +433,7 @@ fn compose(run: &RunLog, batch: &Batch, level: Level, state: SinkState) -> Optio
     }
     let mut out = Vec::with_capacity(batch.taken.bytes + 256);
     if !state.has_header {
-        out.extend_from_slice(line::header(&run.run).as_bytes());
+        out.extend_from_slice(line::header(&run.run, now).as_bytes());
     }
     if state.lost > 0 {
         out.extend_from_slice(line::lost_mark(state.lost).as_bytes());

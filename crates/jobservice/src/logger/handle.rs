@@ -24,29 +24,31 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The run that a log is written for.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What proves that it may write.
-    pub lease: LeaseKey,
-    /// Which code runs.
-    pub name: Name,
-    /// Where.
-    pub pool: PoolId,
-    /// When it was claimed.
-    pub started_at: Time,
+    pub(super) lease: LeaseKey,
+    pub(super) name: Name,
+    pub(super) pool: PoolId,
+    /// When it was claimed, if that is known.
+    pub(super) started_at: Option<Time>,
     /// Until when nobody can have taken the lease away, if that is known: the store is not asked before that.
-    pub sure_until: Option<Time>,
+    pub(super) sure_until: Option<Time>,
 }
 
 impl Run {
-    /// The run of a job as a claim gave it; none if the job is not Running.
+    /// The run of a job as its claim gave it; none if the job is not Running.
     ///
-    /// Whoever claims a job knows that it holds the lease for the next moments: until it expires, or a timeout or signal
-    /// that the record tells of runs out, but at most for a second, since a signal can come that it does not tell of.
+    /// Whoever claims a job knows that it holds the lease for the next moments: until that expires, or a timeout or signal
+    /// that the record tells of runs out, but at most for a second, since a signal can come that it does not tell of. So
+    /// for the lines of a short run nobody asks the store.
     pub fn of(job: &Job) -> Option<Run> {
-        let lease = job.lease_key()?;
         let pool = job.state.lease.as_ref()?.pool.clone();
-        let started_at = job.state.started_at.unwrap_or(job.state.updated_at);
-        let sure_until = sure_until(job, started_at);
-        Some(Run { lease, name: job.spec.name.clone(), pool, started_at, sure_until })
+        let sure_until = job.state.started_at.and_then(|started_at| sure_until(job, started_at));
+        let started_at = job.state.started_at;
+        Some(Run { lease: job.lease_key()?, name: job.spec.name.clone(), pool, started_at, sure_until })
+    }
+
+    /// A run of which only the lease is known: the store is asked about it at the first line.
+    pub fn new(lease: LeaseKey, name: Name, pool: PoolId) -> Run {
+        Run { lease, name, pool, started_at: None, sure_until: None }
     }
 }
 
@@ -72,7 +74,14 @@ impl fmt::Debug for JobLog {
 
 impl JobLog {
     pub(super) fn new(core: &Arc<Core>, run: Run) -> JobLog {
-        JobLog(Some(Arc::new(RunLog::new(Arc::clone(core), run))))
+        let flush = FlushState { sure_until: run.sure_until, ..FlushState::default() };
+        JobLog(Some(Arc::new(RunLog {
+            run,
+            core: Arc::clone(core),
+            revoked: AtomicBool::new(false),
+            state: Mutex::default(),
+            flush: Mutex::new(flush),
+        })))
     }
 
     /// A log that keeps nothing.
@@ -197,11 +206,6 @@ pub(super) struct Batch {
 }
 
 impl RunLog {
-    fn new(core: Arc<Core>, run: Run) -> RunLog {
-        let flush = FlushState { sure_until: run.sure_until, ..FlushState::default() };
-        RunLog { run, core, revoked: AtomicBool::new(false), state: Mutex::default(), flush: Mutex::new(flush) }
-    }
-
     fn line(self: &Arc<Self>, level: Level, text: &dyn fmt::Display) {
         let core = &self.core;
         if self.is_revoked() {

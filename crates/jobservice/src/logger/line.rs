@@ -54,8 +54,9 @@ fn write_line(out: &mut Vec<u8>, at: Time, level: Level, text: &dyn fmt::Display
 }
 
 /// The line that opens the lines of an attempt.
-pub(super) fn header(run: &Run) -> String {
-    format!("--- attempt {} on pool {} at {} ---\n", run.lease.attempt, run.pool, run.started_at)
+pub(super) fn header(run: &Run, now: Time) -> String {
+    let started_at = run.started_at.unwrap_or(now);
+    format!("--- attempt {} on pool {} at {started_at} ---\n", run.lease.attempt, run.pool)
 }
 
 /// Stands for lines that came faster than they could be written.

@@ -21,11 +21,15 @@
 mod backend;
 mod buffer;
 mod core;
+mod file;
 mod handle;
+mod layer;
 mod level;
 mod line;
 mod read;
 mod sink;
+mod std_output;
+mod store;
 mod sweep;
 mod watchers;
 
@@ -34,9 +38,13 @@ use std::sync::Arc;
 use jobservice_core::{Clock, JobId, Store};
 
 pub use self::backend::{Extent, LogBackend, LogChunk, LogError, LogPiece, ReadLog, Removed, SweepLogs, SweepRule};
+pub use self::file::FileLogs;
 pub use self::handle::{JobLog, Run};
+pub use self::layer::{InsideJob, JobLogLayer, current, in_current_scope, layer, scope, scope_sync};
 pub use self::level::Level;
 pub use self::read::{Follower, ReadFrom};
+pub use self::std_output::StdOutput;
+pub use self::store::StoreLogs;
 
 use self::core::{Core, Limits};
 use self::sink::Sink;
