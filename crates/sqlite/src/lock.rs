@@ -1,0 +1,47 @@
+//! One serving process per file.
+//!
+//! The lock is on a file beside the database, not on the database itself: readers (`doctor`, `backup`, `sqlite3`) stay
+//! free to open that. The kernel lets go of it when the process ends, however it ends; so whoever gets it knows that all
+//! leases of earlier local pools are those of dead processes.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::OpenError;
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// The path of a file that goes with the database: its name with `suffix` added, as SQLite names its own.
+pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+impl Lock {
+    /// Takes the lock, or says which process has it.
+    pub(crate) fn take(database: &Path) -> Result<Lock, OpenError> {
+        let path = beside(database, "-lock");
+        let refused = |source| OpenError::Lock { path: path.clone(), source };
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Only for the message: a holder that has not written its number yet is still a holder.
+                let holder = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse().ok());
+                return Err(OpenError::Served { path: database.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(refused(source)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(refused)?;
+        writeln!(file, "{}", std::process::id()).map_err(refused)?;
+        Ok(Lock { _file: file })
+    }
+}

@@ -1,0 +1,177 @@
+//! People look: a record, numbers of names, why a job waits, policies.
+
+use std::collections::BTreeMap;
+
+use jobservice_core::job::{Index, Job, Status};
+use jobservice_core::policy::Policy;
+use jobservice_core::store::{NameOptions, NameStats, PolicyQuery, Waiting};
+use jobservice_core::{JobId, Name, Time, limits};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::call::Failure;
+use crate::names::read_options;
+use crate::reads::Reader;
+use crate::{nodes, policy, row};
+
+impl Reader<'_> {
+    /// The record of a job.
+    pub(crate) fn get(&mut self, id: &JobId) -> Result<Option<Job>, Failure> {
+        let mut rows = self.by_id.query([id.as_str()])?;
+        let row = rows.next()?;
+        Ok(row.map(|row| row::read(row, None)).transpose()?.map(|record| record.job))
+    }
+
+    /// How many jobs there are in each status.
+    pub(crate) fn counts(&self) -> Result<Vec<(Status, u64)>, Failure> {
+        let mut sums = self.conn.prepare_cached("SELECT status, sum(jobs) FROM counts GROUP BY status")?;
+        let mut rows = sums.query([])?;
+        let mut numbers = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            numbers.insert(row.get::<_, i64>(0)?, row.get::<_, i64>(1)?.max(0) as u64);
+        }
+        let of = |status| numbers.get(&row::status_number(status)).copied().unwrap_or(0);
+        Ok(Status::ALL.into_iter().map(|status| (status, of(status))).collect())
+    }
+
+    /// The numbers of each name that has options or jobs that are not final.
+    pub(crate) fn names(&self) -> Result<Vec<NameStats>, Failure> {
+        let mut names: BTreeMap<Name, NameStats> = BTreeMap::new();
+        let blank = |name: &Name| NameStats {
+            name: name.clone(),
+            options: NameOptions::default(),
+            pending: 0,
+            scheduled: 0,
+            running: 0,
+            oldest_pending: None,
+        };
+        for (name, options) in read_options(self.conn)? {
+            names.entry(name.clone()).or_insert_with(|| blank(&name)).options = options;
+        }
+        let mut live =
+            self.conn.prepare_cached("SELECT name, status, jobs FROM counts WHERE status < 3 AND jobs > 0")?;
+        let mut rows = live.query([])?;
+        while let Some(row) = rows.next()? {
+            let name = Name::new(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
+            let name = name.map_err(|error| Failure::Damaged(error.to_string()))?;
+            let jobs = row.get::<_, i64>(2)? as u64;
+            let stats = names.entry(name.clone()).or_insert_with(|| blank(&name));
+            match row::status_of(row.get(1)?) {
+                Some(Status::Scheduled) => stats.scheduled = jobs,
+                Some(Status::Pending) => stats.pending = jobs,
+                Some(Status::Running) => stats.running = jobs,
+                Some(Status::Error | Status::Success | Status::Stopped | Status::Cancelled) | None => {}
+            }
+        }
+        for stats in names.values_mut().filter(|stats| stats.pending > 0) {
+            stats.oldest_pending = oldest_pending(self.conn, &stats.name)?;
+        }
+        Ok(names.into_values().collect())
+    }
+
+    /// Why a job waits, the first reason that applies: who removes it sees the next.
+    pub(crate) fn explain(&mut self, id: &JobId, now: Time) -> Result<Option<Waiting>, Failure> {
+        let Some(job) = self.get(id)? else { return Ok(None) };
+        let name = &job.spec.name;
+        let (priority, ready_at, suspect) = match job.index() {
+            Index::Due { run_at } => return Ok(Some(Waiting::Due(run_at))),
+            Index::Running { .. } | Index::Final { .. } => return Ok(None),
+            Index::Ready { priority, ready_at, suspect } => (priority, ready_at, suspect),
+        };
+        let options = options_of(self.conn, name)?;
+        if options.paused {
+            return Ok(Some(Waiting::Paused));
+        }
+        let mut count = self
+            .conn
+            .prepare_cached("SELECT count(*) FROM jobs INDEXED BY jobs_running WHERE status = 2 AND name = ?1")?;
+        let running = count.query_row([name.as_str()], |row| row.get::<_, i64>(0))? as u64;
+        if let Some(limit) = options.max_concurrency.filter(|limit| running >= u64::from(*limit)) {
+            return Ok(Some(Waiting::AtLimit { limit, running }));
+        }
+        if !nodes::read_all(self.conn)?.iter().any(|node| node.is_alive(now) && node.names.contains(name)) {
+            return Ok(Some(Waiting::NoWorker));
+        }
+        if suspect {
+            return Ok(Some(Waiting::Suspect));
+        }
+        let before = jobs_before(self.conn, &job, priority, ready_at)?;
+        let position = (before <= limits::POSITION_MAX as u64).then_some(before);
+        Ok(Some(Waiting::Queued { position }))
+    }
+
+    /// The policies that a query asks for.
+    pub(crate) fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>, Failure> {
+        let PolicyQuery { id, due_by, after, limit } = query;
+        let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+        let after = after.as_ref().map_or("", JobId::as_str);
+        let (mut statement, by) = match due_by {
+            // Sorted by hand: those that are due are few, and an order by id would make a walk of all the rest.
+            Some(by) => (
+                self.conn.prepare_cached(&format!(
+                    "SELECT {} FROM (SELECT * FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due <= ?4)
+                     WHERE (?1 IS NULL OR id = ?1) AND id > ?2 ORDER BY id LIMIT ?3",
+                    policy::COLUMNS
+                ))?,
+                by.as_millis(),
+            ),
+            None => (
+                self.conn.prepare_cached(&format!(
+                    "SELECT {} FROM policies WHERE (?1 IS NULL OR id = ?1) AND id > ?2 AND ?4 = 0 ORDER BY id LIMIT ?3",
+                    policy::COLUMNS
+                ))?,
+                0,
+            ),
+        };
+        let mut rows = statement.query((id.as_ref().map(JobId::as_str), after, limit, by))?;
+        let mut policies = Vec::new();
+        while let Some(row) = rows.next()? {
+            policies.push(policy::read(row)?);
+        }
+        Ok(policies)
+    }
+}
+
+fn options_of(conn: &Connection, name: &Name) -> Result<NameOptions, Failure> {
+    let mut options =
+        conn.prepare_cached("SELECT paused, max_concurrency, weight FROM name_options WHERE name = ?1")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(NameOptions { paused: row.get(0)?, max_concurrency: row.get(1)?, weight: row.get(2)? })
+    };
+    Ok(options.query_row([name.as_str()], read).optional()?.unwrap_or_default())
+}
+
+/// Since when the job that waits longest waits: the head of each priority, for a queue is sorted by priority first.
+fn oldest_pending(conn: &Connection, name: &Name) -> Result<Option<Time>, Failure> {
+    let mut oldest: Option<i64> = None;
+    for sql in [
+        "SELECT ready_at FROM jobs INDEXED BY jobs_ready
+         WHERE status = 1 AND crashes = 0 AND name = ?1 AND priority = ?2 ORDER BY ready_at LIMIT 1",
+        "SELECT ready_at FROM jobs INDEXED BY jobs_suspects
+         WHERE status = 1 AND crashes > 0 AND name = ?1 AND priority = ?2 ORDER BY ready_at LIMIT 1",
+    ] {
+        let mut head = conn.prepare_cached(sql)?;
+        for priority in 0..=limits::PRIORITY_MAX {
+            let ready_at: Option<i64> = head.query_row((name.as_str(), priority), |row| row.get(0)).optional()?;
+            oldest = oldest.into_iter().chain(ready_at).min();
+        }
+    }
+    Ok(oldest.map(Time::from_millis))
+}
+
+/// How many sound jobs stand before this one in its queue; counts no further than one past [`limits::POSITION_MAX`].
+fn jobs_before(conn: &Connection, job: &Job, priority: u8, ready_at: Time) -> Result<u64, Failure> {
+    let most = limits::POSITION_MAX as i64 + 1;
+    let mut higher = conn.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready
+         WHERE status = 1 AND crashes = 0 AND name = ?1 AND priority > ?2 LIMIT ?3)",
+    )?;
+    let name = job.spec.name.as_str();
+    let higher: i64 = higher.query_row((name, priority, most), |row| row.get(0))?;
+    let mut earlier = conn.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_ready
+         WHERE status = 1 AND crashes = 0 AND name = ?1 AND priority = ?2 AND (ready_at, id) < (?3, ?4) LIMIT ?5)",
+    )?;
+    let place = (name, priority, ready_at.as_millis(), job.id.as_str(), most - higher);
+    let earlier: i64 = earlier.query_row(place, |row| row.get(0))?;
+    Ok((higher + earlier) as u64)
+}

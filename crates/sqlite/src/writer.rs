@@ -1,0 +1,440 @@
+//! The one thread that writes, and its group commit.
+//!
+//! 1. It sleeps until a call comes, takes all that wait, and opens a transaction.
+//! 2. It applies call after call; those that came meanwhile join, up to [`CALLS_MAX`] or [`WORK_MAX`]. Claims come last,
+//!    so that they see what the others brought. There is no timer: while one commit syncs, the next batch gathers.
+//! 3. It commits, which syncs. Crash before that: nothing of the batch happened, and nobody was told that it did.
+//! 4. It answers all. Crash before that: all of it happened, and the callers do not know; every verb says what calling
+//!    again does then.
+//! 5. It tells the notices, and writes the log back to the file when it has grown: after the answers, so that no caller
+//!    waits for it.
+//!
+//! A call that fails is answered with its error and the batch is done again without it: so no call can harm another, and
+//! none needs a savepoint. What the disk's errors mean is said in `fault`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use jobservice_core::StoreError;
+use jobservice_core::notices::Notices;
+use rusqlite::Connection;
+
+use crate::call::{Call, Class, Failure};
+use crate::fault::{self, Fault};
+use crate::health::{Ballast, Doctor, Health};
+use crate::queue::{Queue, Wait};
+use crate::schema;
+use crate::session::Session;
+use crate::{OpenError, WriteHook};
+
+/// Calls in one transaction: past it the gain is small and the wait of the first grows.
+const CALLS_MAX: usize = 1024;
+
+/// Work in one transaction before it is committed, whatever else waits.
+const WORK_MAX: Duration = Duration::from_millis(5);
+
+/// How long nothing must have come before idle work begins.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a full disk is looked at.
+const FULL_LOOK: Duration = Duration::from_millis(250);
+
+/// Free pages that are kept for the next jobs instead of being given back to the file system (1 MiB).
+const FREE_PAGES_KEPT: i64 = 256;
+
+pub(crate) type Calls = Queue<Box<dyn Call>>;
+
+/// What the writer shares with the store.
+pub(crate) struct Shared {
+    pub(crate) calls: Calls,
+    pub(crate) notices: Arc<Notices>,
+    pub(crate) doctor: Doctor,
+}
+
+/// Starts the writer; answers once it is ready for calls.
+pub(crate) fn start(
+    mut conn: Connection,
+    shared: Arc<Shared>,
+    ballast: Ballast,
+    hook: Option<Arc<dyn WriteHook>>,
+) -> Result<JoinHandle<()>, OpenError> {
+    let pages = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&pages);
+    conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, number| {
+        count.store(u32::try_from(number).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))?;
+    let (ready, is_ready) = mpsc::channel();
+    let run = move || {
+        let guard = Guard(Arc::clone(&shared));
+        let session = match Session::new(&conn) {
+            Ok(session) => session,
+            Err(failure) => return drop(ready.send(Err(OpenError::from(failure)))),
+        };
+        drop(ready.send(Ok(())));
+        let log = Log { pages, checkpointed: 0 };
+        let mut writer = Writer { session, shared: &shared, ballast, hook, log, commits: 0, applied: 0, vacuum: true };
+        writer.run();
+        drop(writer);
+        drop(guard);
+    };
+    let thread = thread::Builder::new().name("sqlite-writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(mpsc::RecvError) => Err(OpenError::Damaged { what: "the writer ended while it started".to_owned() }),
+    }
+}
+
+/// Closes the store to writes when the writer ends, also by a panic: who waits must not wait for ever.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.doctor.set(Health::Poisoned);
+        }
+        self.0.calls.close();
+        let mut left = Vec::new();
+        self.0.calls.take(&mut left, usize::MAX);
+        for call in left {
+            call.answer(Err(StoreError::Poisoned));
+        }
+    }
+}
+
+/// The write-ahead log.
+struct Log {
+    /// Its pages, as of the last commit.
+    pages: Arc<AtomicU32>,
+    /// How many of them are in the file.
+    checkpointed: u32,
+}
+
+impl Log {
+    /// Pages that are not in the file yet.
+    fn behind(&mut self) -> u32 {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages < self.checkpointed {
+            // It has begun anew.
+            self.checkpointed = 0;
+        }
+        pages - self.checkpointed
+    }
+}
+
+struct Writer<'c> {
+    session: Session<'c>,
+    shared: &'c Shared,
+    ballast: Ballast,
+    hook: Option<Arc<dyn WriteHook>>,
+    log: Log,
+    commits: u64,
+    applied: u64,
+    /// Whether there may be free pages to give back.
+    vacuum: bool,
+}
+
+/// Why an attempt at a batch came to nothing.
+struct Broken {
+    stage: Stage,
+    failure: Failure,
+}
+
+/// How far an attempt came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Call(usize),
+    Commit,
+}
+
+impl Stage {
+    fn broke(self) -> impl FnOnce(Failure) -> Broken {
+        move |failure| Broken { stage: self, failure }
+    }
+}
+
+impl Writer<'_> {
+    fn run(&mut self) {
+        if let Err(error) = self.ballast.make() {
+            tracing::warn!(%error, "cannot make the ballast file, the disk is taken for full: {error}");
+            self.shared.doctor.set(Health::Full);
+        }
+        let mut calls = Vec::new();
+        loop {
+            match self.shared.calls.wait(self.patience()) {
+                Wait::Items => {
+                    self.shared.calls.take(&mut calls, CALLS_MAX);
+                    self.batch(&mut calls);
+                    self.after_batch();
+                }
+                Wait::Nothing => self.idle(),
+                Wait::Closed => return,
+            }
+        }
+    }
+
+    /// How long to wait for calls before there is something else to do.
+    fn patience(&mut self) -> Option<Duration> {
+        match self.shared.doctor.health() {
+            Health::Full => Some(FULL_LOOK),
+            Health::Poisoned => None,
+            Health::Well => (self.vacuum || self.log.behind() > 0).then_some(IDLE_AFTER),
+        }
+    }
+
+    /// Does all calls, each once, and answers them.
+    fn batch(&mut self, calls: &mut Vec<Box<dyn Call>>) {
+        let mut refused: &[Class] = &[];
+        if self.shared.doctor.health() == Health::Full && !self.has_room_again() {
+            refused = &[Class::Intake];
+        }
+        let mut joinable = true;
+        loop {
+            refuse(calls, refused);
+            if self.shared.doctor.health() == Health::Poisoned {
+                calls.drain(..).for_each(|call| call.answer(Err(StoreError::Poisoned)));
+            }
+            if calls.is_empty() {
+                return;
+            }
+            let Err(broken) = self.attempt(calls, joinable, refused) else {
+                calls.drain(..).for_each(|call| call.answer(Ok(())));
+                if let Some(hook) = &self.hook {
+                    hook.after_answer(self.commits);
+                }
+                return;
+            };
+            joinable = false;
+            if Fault::of(&broken.failure, broken.stage == Stage::Commit) == Fault::Full {
+                refused = self.make_room(refused);
+            } else {
+                self.blame(broken, calls);
+            }
+            if !self.roll_back() {
+                self.shared.doctor.set(Health::Poisoned);
+            }
+        }
+    }
+
+    /// Applies the calls in one transaction and commits it.
+    fn attempt(&mut self, calls: &mut Vec<Box<dyn Call>>, joinable: bool, refused: &[Class]) -> Result<(), Broken> {
+        let changes = self.session.conn.total_changes();
+        self.session.hot.begin.execute([]).map_err(Failure::from).map_err(Stage::Begin.broke())?;
+        let started = now();
+        let mut next = 0;
+        loop {
+            while let Some(call) = calls.get_mut(next) {
+                if call.class() != Class::Claim {
+                    self.apply(call, next)?;
+                }
+                next += 1;
+            }
+            let room = CALLS_MAX.saturating_sub(calls.len());
+            // While some are refused nobody joins: the next batch looks again who is.
+            let may_join = joinable && refused.is_empty() && room > 0 && started.elapsed() < WORK_MAX;
+            if !may_join || self.shared.calls.take(calls, room) == 0 {
+                break;
+            }
+        }
+        for (at, call) in calls.iter_mut().enumerate() {
+            if call.class() == Class::Claim {
+                self.apply(call, at)?;
+            }
+        }
+        self.session.flush().map_err(Stage::Commit.broke())?;
+        let writes = self.session.conn.total_changes() != changes;
+        if let (true, Some(hook)) = (writes, &self.hook) {
+            hook.before_commit(self.commits + 1);
+        }
+        self.session.hot.commit.execute([]).map_err(Failure::from).map_err(Stage::Commit.broke())?;
+        if writes {
+            self.commits += 1;
+            if let Some(hook) = &self.hook {
+                hook.after_commit(self.commits);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, call: &mut Box<dyn Call>, at: usize) -> Result<(), Broken> {
+        call.apply(&mut self.session).map_err(Stage::Call(at).broke())?;
+        self.applied += 1;
+        if let Some(hook) = &self.hook {
+            hook.after_apply(self.applied);
+        }
+        Ok(())
+    }
+
+    /// Answers those whom a failure concerns.
+    fn blame(&mut self, broken: Broken, calls: &mut Vec<Box<dyn Call>>) {
+        let Broken { stage, failure } = broken;
+        match (Fault::of(&failure, stage == Stage::Commit), stage) {
+            // The loop around answers them all.
+            (Fault::Poison, _) => self.poison(&failure),
+            (Fault::Call, Stage::Call(at)) if at < calls.len() => {
+                let call = calls.remove(at);
+                let during = call.during();
+                call.answer(Err(fault::tell(failure, during)));
+            }
+            (Fault::Call | Fault::Passing | Fault::Full, _) => {
+                let why = failure.to_string();
+                for call in calls.drain(..) {
+                    let error = StoreError::Unavailable { during: call.during(), source: why.clone().into() };
+                    call.answer(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The disk is full: drops the ballast, and says who is refused the next time.
+    fn make_room(&mut self, refused: &[Class]) -> &'static [Class] {
+        let first = self.drop_ballast();
+        match refused {
+            [] if first => &[Class::Intake],
+            [] | [Class::Intake] => &[Class::Intake, Class::Claim, Class::Upkeep],
+            _ => &[Class::Intake, Class::Claim, Class::Upkeep, Class::Ending],
+        }
+    }
+
+    /// Undoes the open transaction; answers whether the store can go on.
+    fn roll_back(&mut self) -> bool {
+        // SQLite rolls back by itself on some errors.
+        let conn = self.session.conn;
+        let undone = conn.is_autocommit() || self.session.hot.rollback.execute([]).is_ok() || conn.is_autocommit();
+        let reloaded = self.session.reload();
+        if let Err(error) = &reloaded {
+            tracing::error!(%error, "cannot read the store after a rollback: {error}");
+        }
+        undone && reloaded.is_ok()
+    }
+
+    fn poison(&mut self, failure: &Failure) {
+        tracing::error!(error = %failure, "a write failed, the store is closed to writes: {failure}");
+        self.shared.doctor.set(Health::Poisoned);
+    }
+
+    /// Makes room for endings; answers whether that is new.
+    fn drop_ballast(&mut self) -> bool {
+        let first = self.shared.doctor.health() != Health::Full;
+        if first {
+            tracing::error!("the disk is full: new jobs are refused until there is room");
+        }
+        self.ballast.drop_it();
+        self.shared.doctor.set(Health::Full);
+        first
+    }
+
+    /// Looks whether intake may go on.
+    fn has_room_again(&mut self) -> bool {
+        if !self.ballast.has_room() || self.ballast.make().is_err() {
+            return false;
+        }
+        tracing::info!("there is room on the disk again: new jobs are taken");
+        self.shared.doctor.set(Health::Well);
+        true
+    }
+
+    fn after_batch(&mut self) {
+        self.session.news.ready &= self.session.names.hinted().len() > 0;
+        self.session.news.tell(&self.shared.notices);
+        self.vacuum |= std::mem::take(&mut self.session.freed);
+        if self.log.behind() >= schema::CHECKPOINT_PAGES {
+            self.checkpoint();
+        }
+    }
+
+    /// Writes the log back to the file, so that it can begin anew.
+    fn checkpoint(&mut self) {
+        let pages = self
+            .session
+            .conn
+            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")
+            .and_then(|mut checkpoint| checkpoint.query_row([], |row| row.get::<_, i64>(2)));
+        match pages {
+            Ok(pages) => self.log.checkpointed = u32::try_from(pages).unwrap_or(0),
+            Err(error) => {
+                let failure = Failure::Engine(error);
+                match Fault::of(&failure, true) {
+                    Fault::Full => drop(self.drop_ballast()),
+                    Fault::Passing | Fault::Call => {
+                        tracing::warn!(error = %failure, "cannot write the log back, will try again: {failure}");
+                    }
+                    Fault::Poison => self.poison(&failure),
+                }
+            }
+        }
+    }
+
+    /// What can wait until nobody waits.
+    fn idle(&mut self) {
+        match self.shared.doctor.health() {
+            Health::Poisoned => return,
+            Health::Full => drop(self.has_room_again()),
+            Health::Well => {}
+        }
+        if self.vacuum {
+            self.give_back();
+        }
+        if self.log.behind() > 0 {
+            self.checkpoint();
+        }
+    }
+
+    /// Gives free pages back to the file system, a step at a time, until a call comes.
+    fn give_back(&mut self) {
+        while self.shared.calls.is_empty() {
+            match self.vacuum_step() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.vacuum = false;
+                    return;
+                }
+                Err(error) => {
+                    self.vacuum = false;
+                    let failure = Failure::Engine(error);
+                    if Fault::of(&failure, true) == Fault::Poison {
+                        self.poison(&failure);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn vacuum_step(&mut self) -> rusqlite::Result<bool> {
+        let conn = self.session.conn;
+        let free: i64 = conn.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
+        if free <= FREE_PAGES_KEPT {
+            return Ok(false);
+        }
+        // Each step of this statement frees one page: run to its end, not once.
+        let mut step = conn.prepare_cached("PRAGMA incremental_vacuum(200)")?;
+        let mut rows = step.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(true)
+    }
+}
+
+/// Answers the calls of these classes that the disk is full.
+fn refuse(calls: &mut Vec<Box<dyn Call>>, classes: &[Class]) {
+    if classes.is_empty() {
+        return;
+    }
+    for call in std::mem::take(calls) {
+        if classes.contains(&call.class()) {
+            call.answer(Err(StoreError::Full));
+        } else {
+            calls.push(call);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "bounds the work of a batch; no record depends on it")]
+fn now() -> Instant {
+    Instant::now()
+}

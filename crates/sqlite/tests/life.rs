@@ -1,0 +1,126 @@
+//! The store as its callers see it, over files: what the conformance suite cannot say of a store without them.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by its panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec, Status};
+use jobservice_core::lifecycle::Outcome;
+use jobservice_core::store::{Claim, Finished, Inserted, NameAsk, NewJob, Report};
+use jobservice_core::{JobId, Name, PoolId, Store, Time};
+use jobservice_sqlite::{OpenError, Options, SqliteStore};
+
+const NOW: Time = Time::from_seconds(1_767_614_400);
+
+fn job(name: &str) -> NewJob {
+    let spec = Spec {
+        name: Name::new(name).unwrap(),
+        kind: Kind::Generic,
+        parameters: r#"{"a": 1}"#.into(),
+        priority: 0,
+        unique: None,
+        max_fails: 4,
+        timeout: None,
+        hook: None,
+        upstream: None,
+        tags: vec!["red".into()],
+        retention: Retention::default(),
+        enqueued_at: NOW,
+    };
+    Job::submitted(JobId::generate(), spec, None, NOW).into()
+}
+
+fn ask(pool: &str, names: &[&str], slots: u32) -> Claim {
+    let names =
+        names.iter().map(|name| NameAsk { name: Name::new(name).unwrap(), weight: 1000, max_concurrency: None });
+    Claim {
+        pool: PoolId::new(pool).unwrap(),
+        names: names.collect(),
+        slots,
+        suspects: true,
+        nonce: 7,
+        seed: 1,
+        until: NOW + Duration::from_secs(10),
+        grace: Duration::from_secs(30),
+    }
+}
+
+fn succeeded(job: &Job) -> Report {
+    let LeaseKey { id, attempt, nonce } = job.lease_key().unwrap();
+    Report { lease: LeaseKey { id, attempt, nonce }, outcome: Outcome::Ok { result: None } }
+}
+
+async fn sound(store: &SqliteStore) {
+    assert_eq!(store.audit().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_job_is_inserted_claimed_and_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("jobs.db"), Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+
+    assert_eq!(store.insert(vec![new.clone()], NOW).await.unwrap(), [Inserted::Created]);
+    assert_eq!(store.get(&id).await.unwrap(), Some(new.job));
+    let claimed = store.claim(&ask("a/1", &["copy", "move"], 5), NOW).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(store.get(&id).await.unwrap().as_ref(), claimed.first());
+    sound(&store).await;
+    let finished = store.finish(vec![succeeded(&claimed[0])], NOW).await.unwrap();
+    assert_eq!(finished, [Finished::Applied(Status::Success)]);
+    let repeated = store.finish(vec![succeeded(&claimed[0])], NOW).await.unwrap();
+    assert_eq!(repeated, [Finished::Applied(Status::Success)]);
+    assert_eq!(store.get(&id).await.unwrap().unwrap().state.status, Status::Success);
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_the_store_was_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.insert(vec![job("copy"), job("copy"), job("move")], NOW).await.unwrap();
+    store.claim(&ask("a/1", &["copy"], 1), NOW).await.unwrap();
+    let before = store.dump().await.unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+
+    assert_eq!(store.dump().await.unwrap(), before);
+    assert_eq!(store.claim(&ask("a/1", &["copy", "move"], 5), NOW).await.unwrap().len(), 2);
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn leases_of_an_earlier_life_are_given_back_at_once_but_not_those_of_remote_pools() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.insert((0..3).map(|_| job("copy")).collect(), NOW).await.unwrap();
+    store.claim(&ask("web/1", &["copy"], 1), NOW).await.unwrap();
+    store.claim(&ask("remote-x/1", &["copy"], 1), NOW).await.unwrap();
+    drop(store);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let own = store.claim(&ask("web/2", &["copy"], 1), NOW).await.unwrap();
+
+    assert_eq!(store.reap_previous(NOW).await.unwrap(), 1);
+    assert_eq!(store.finish(vec![succeeded(&own[0])], NOW).await.unwrap(), [Finished::Applied(Status::Success)]);
+    let again = store.claim(&ask("web/2", &["copy"], 5), NOW).await.unwrap();
+    assert_eq!(again.iter().map(|job| job.state.crashes).collect::<Vec<_>>(), [1]);
+    sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_second_serving_process_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = Arc::new(SqliteStore::open(&path, Options::default()).unwrap());
+
+    let refused = SqliteStore::open(&path, Options::default()).unwrap_err();
+
+    assert!(matches!(refused, OpenError::Served { holder: Some(pid), .. } if pid == std::process::id()), "{refused}");
+    drop(store);
+    SqliteStore::open(&path, Options::default()).unwrap();
+}
