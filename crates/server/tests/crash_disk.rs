@@ -88,7 +88,10 @@ async fn a_full_disk_refuses_intake_finishes_work_and_recovers() -> Result<()> {
     for id in &acknowledged {
         service.api().wait_final(id, Duration::from_secs(20)).await?;
     }
-    println!("{} acknowledged around a full disk, 0 lost; intake again {recovered:?} after space came back", acknowledged.len());
+    println!(
+        "{} acknowledged around a full disk, 0 lost; intake again {recovered:?} after space came back",
+        acknowledged.len()
+    );
     Ok(())
 }
 
@@ -164,6 +167,9 @@ async fn a_failed_fsync_closes_the_store_and_nothing_acknowledged_is_lost() -> R
     for id in &acknowledged {
         service.api().wait_final(id, Duration::from_secs(20)).await?;
     }
-    println!("{} acknowledged before the failed fsync, 0 lost; refused with {refusal:?}; ended with {ended}", acknowledged.len());
+    println!(
+        "{} acknowledged before the failed fsync, 0 lost; refused with {refusal:?}; ended with {ended}",
+        acknowledged.len()
+    );
     Ok(())
 }

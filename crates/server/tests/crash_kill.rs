@@ -17,7 +17,8 @@ const SUBMITTERS: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_kill_9() -> Result<()> {
-    let seed = std::env::var("JOBSERVICE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| wall_ms() as u64);
+    let seed =
+        std::env::var("JOBSERVICE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| wall_ms() as u64);
     println!("JOBSERVICE_SEED={seed}");
     let kills = count(8, 50);
     let data = tempfile::tempdir()?;
@@ -74,7 +75,10 @@ async fn nothing_acknowledged_is_lost_by_kill_9() -> Result<()> {
         };
         ensure!(is_final(job), "{job} is not final");
         if status(job) == "error" {
-            ensure!(job["error"].as_str().is_some_and(|error| error.contains("worker lost")), "failed by itself: {job}");
+            ensure!(
+                job["error"].as_str().is_some_and(|error| error.contains("worker lost")),
+                "failed by itself: {job}"
+            );
             worker_lost += 1;
         } else {
             ensure!(status(job) == "success", "neither success nor worker lost: {job}");

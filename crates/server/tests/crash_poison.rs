@@ -44,7 +44,11 @@ async fn poison_jobs_die_alone() -> Result<()> {
     }
     let mut poison = Vec::new();
     for (name, error) in POISON {
-        poison.push((current(&api).submit(name, json!({}), json!({"max_fails": 1, "priority": 5})).await?, name, error));
+        poison.push((
+            current(&api).submit(name, json!({}), json!({"max_fails": 1, "priority": 5})).await?,
+            name,
+            error,
+        ));
     }
 
     // Times GETs until told to stop; those that hit a restart are not answered and do not count.
@@ -91,7 +95,10 @@ async fn poison_jobs_die_alone() -> Result<()> {
         if waiting == 0 {
             break;
         }
-        ensure!(started.elapsed() < Duration::from_secs(150), "{waiting} jobs not final after 150 s, among them {last}");
+        ensure!(
+            started.elapsed() < Duration::from_secs(150),
+            "{waiting} jobs not final after 150 s, among them {last}"
+        );
         pause(Duration::from_millis(200)).await; // bounded poll
     }
     done.store(true, Ordering::Relaxed);
@@ -106,7 +113,10 @@ async fn poison_jobs_die_alone() -> Result<()> {
     for (id, name, error) in &poison {
         let job = api.get(id).await?.unwrap_or(Value::Null);
         ensure!(status(&job) == "error", "{name} is not dead: {job}");
-        ensure!(job["error"].as_str().is_some_and(|found| found.contains(error)), "{name} should have died of {error:?}: {job}");
+        ensure!(
+            job["error"].as_str().is_some_and(|found| found.contains(error)),
+            "{name} should have died of {error:?}: {job}"
+        );
     }
     println!(
         "{} ordinary jobs succeeded beside {} poison jobs, {restarts} restarts, {flood_bytes} bytes of log from one job; \

@@ -23,7 +23,9 @@ async fn sigterm_under_load_counts_no_failure_and_work_resumes() -> Result<()> {
         for n in 0..200 {
             let submitted = match n % 20 {
                 // Longer than the shutdown grace would be a job that must be given back: seen in one round in five.
-                0 if round % 5 == 0 => api.submit("demo", json!({"image": "demo:1", "seconds": 40}), json!({"timeout": 120})).await,
+                0 if round % 5 == 0 => {
+                    api.submit("demo", json!({"image": "demo:1", "seconds": 40}), json!({"timeout": 120})).await
+                }
                 1 => api.submit("demo", json!({"image": "demo:1", "seconds": 0.5}), json!({})).await,
                 _ => api.submit("noop", json!({}), json!({})).await,
             };
@@ -47,7 +49,10 @@ async fn sigterm_under_load_counts_no_failure_and_work_resumes() -> Result<()> {
                 api.act(job["id"].as_str().unwrap_or_default(), "stop").await?;
             }
         }
-        if running.is_empty() && api.list("status=pending").await?.is_empty() && api.list("status=scheduled").await?.is_empty() {
+        if running.is_empty()
+            && api.list("status=pending").await?.is_empty()
+            && api.list("status=scheduled").await?.is_empty()
+        {
             break;
         }
         ensure!(started.elapsed() < Duration::from_secs(60), "jobs still wait a minute after the last start");
@@ -58,11 +63,16 @@ async fn sigterm_under_load_counts_no_failure_and_work_resumes() -> Result<()> {
         let job = api.get(id).await?.ok_or_else(|| chaos::anyhow!("{id} is lost"))?;
         ensure!(matches!(status(&job), "success" | "stopped"), "{job}");
         ensure!(job["fails"].as_u64().unwrap_or(0) == 0, "a shutdown was counted as a failure: {job}");
-        released += usize::from(job["attempts"].as_array().is_some_and(|attempts| {
-            attempts.iter().any(|attempt| attempt["outcome"] == "released")
-        }));
+        released += usize::from(
+            job["attempts"]
+                .as_array()
+                .is_some_and(|attempts| attempts.iter().any(|attempt| attempt["outcome"] == "released")),
+        );
     }
-    println!("{rounds} SIGTERMs, {} jobs, slowest exit {slowest:?}, {released} jobs given back, 0 failures counted", ids.len());
+    println!(
+        "{rounds} SIGTERMs, {} jobs, slowest exit {slowest:?}, {released} jobs given back, 0 failures counted",
+        ids.len()
+    );
     ensure!(slowest < Duration::from_secs(30), "took {slowest:?} to end");
     Ok(())
 }

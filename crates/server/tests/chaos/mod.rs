@@ -58,7 +58,11 @@ impl Setup {
     /// A binary among the package's examples, built together with the tests.
     pub fn example(name: &str, data: &Path, workers: usize) -> Setup {
         let bin = Path::new(env!("CARGO_BIN_EXE_jobservice")).with_file_name("examples").join(name);
-        assert!(bin.is_file(), "{} is not built: run the tests with `cargo nextest run`, which builds examples", bin.display());
+        assert!(
+            bin.is_file(),
+            "{} is not built: run the tests with `cargo nextest run`, which builds examples",
+            bin.display()
+        );
         Setup { bin, ..Setup::real(data, workers) }
     }
 
@@ -119,7 +123,11 @@ impl Service {
                     return Ok(Service { child, url, secret, ready_after: started.elapsed(), client });
                 }
             }
-            ensure!(started.elapsed() < Duration::from_secs(30), "not ready within 30 s: {}", tail(&setup.data.join("service.log")));
+            ensure!(
+                started.elapsed() < Duration::from_secs(30),
+                "not ready within 30 s: {}",
+                tail(&setup.data.join("service.log"))
+            );
             pause(Duration::from_millis(2)).await; // bounded poll
         }
     }
@@ -185,7 +193,9 @@ pub struct Api {
 
 impl Api {
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base)).header("Authorization", format!("Harbor-Secret {}", self.secret))
+        self.client
+            .request(method, format!("{}{path}", self.base))
+            .header("Authorization", format!("Harbor-Secret {}", self.secret))
     }
 
     /// Submits; the id if the service answered 202, an error with the answer otherwise.
@@ -245,7 +255,8 @@ impl Api {
         loop {
             let path = format!("/jobs?limit=1000&{query}{cursor}");
             let answer = self.request(reqwest::Method::GET, &path).send().await?.error_for_status()?;
-            let next = answer.headers().get("next-cursor").map(|value| value.to_str().map(str::to_owned)).transpose()?;
+            let next =
+                answer.headers().get("next-cursor").map(|value| value.to_str().map(str::to_owned)).transpose()?;
             let page: Value = serde_json::from_str(&answer.text().await?)?;
             let list = page.as_array().or_else(|| page["jobs"].as_array()).context("a list of jobs")?;
             jobs.extend(list.iter().map(|job| job.get("job").unwrap_or(job).clone()));
