@@ -1,0 +1,202 @@
+//! Starts the parts of the service in order, and stops them in the reverse order.
+//!
+//! Start: data directory, secret, listener, store (the leases of a dead predecessor are reaped), job logs, worker pool,
+//! and last the endpoint file, which says that all of it is there. Stop: not ready any more, the pool ends its jobs while
+//! the API still answers, then connections, then the store.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
+use jobservice::{Registry, Service};
+use jobservice_core::{Clock, Store, StoreError, SystemClock};
+use jobservice_sqlite::{Options, SqliteStore};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Logger, LoggerKind};
+use crate::http::{App, Front, Secrets, serve};
+use crate::jobs::{Demo, Noop};
+use crate::{data_dir, telemetry};
+
+/// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 25 s below the
+/// 30 s after which container runtimes kill.
+const HTTP_GRACE: Duration = Duration::from_secs(3);
+
+/// How long answers under way have once the store has closed itself: they are errors, and quick.
+const FAILED_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs the service until a signal ends it. An error says why it could not start, or why it could not go on.
+pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    data_dir::create(&config.data_dir)?;
+    telemetry::start(&config.loggers)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_file_limit();
+    let secrets = secrets(&config)?;
+    // Before the store: what can be refused is refused before anything runs.
+    let listener = TcpListener::bind(SocketAddr::new(config.bind, config.port)).await.with_context(|| {
+        format!("cannot listen on {} port {}; choose another with --port", config.bind, config.port)
+    })?;
+    let url = url(listener.local_addr().context("the listener has no address")?);
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let store = open_store(&config).await?;
+    let reaped = store.reap_previous(clock.now()).await.context("cannot take back the jobs of the process before")?;
+    if reaped > 0 {
+        tracing::info!("took back {reaped} jobs of the process before");
+    }
+    let logs = job_logs(&config)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
+    let service = Service::builder()
+        .store(Arc::clone(&store) as Arc<dyn Store>)
+        .clock(clock)
+        .registry(with_built_in(registry, &config))
+        .workers(config.workers as usize)
+        .pool_name(pool_name())
+        .logs(logs)
+        .start()
+        .await
+        .context("cannot start the worker pool")?;
+
+    let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
+    let app = App::new(service.controller().clone(), secrets, ending.clone(), closing.clone());
+    data_dir::write_endpoint(&config.data_dir, &url)?;
+    tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
+    let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
+
+    let ended: Result<Duration> = tokio::select! {
+        name = signals.next() => {
+            tracing::info!("{name}: ending; running jobs have a while to end, a second signal ends at once");
+            ending.cancel();
+            tokio::select! {
+                () = service.shutdown() => Ok(HTTP_GRACE),
+                name = signals.next() => {
+                    tracing::warn!("{name} again: ended at once; the running jobs are started again by the next process");
+                    data_dir::remove_endpoint(&config.data_dir);
+                    std::process::exit(1);
+                }
+            }
+        }
+        // Nothing can be written any more, so nothing can be handed over: the next process will take it back.
+        () = store.poisoned() => Err(StoreError::Poisoned.into()),
+    };
+    data_dir::remove_endpoint(&config.data_dir);
+    closing.cancel();
+    let grace = *ended.as_ref().unwrap_or(&FAILED_GRACE);
+    if tokio::time::timeout(grace, connections).await.is_err() {
+        tracing::warn!("cut off connections that did not end within {} s", grace.as_secs());
+    }
+    ended?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The jobs of the user and those that come with the service.
+fn with_built_in(mut registry: Registry, config: &Config) -> Registry {
+    if config.has_demo && registry.get(<Demo as jobservice::Job>::NAME).is_none() {
+        registry = registry.register::<Demo>();
+    }
+    if config.has_noop && registry.get(<Noop as jobservice::Job>::NAME).is_none() {
+        registry = registry.register::<Noop>();
+    }
+    registry
+}
+
+async fn open_store(config: &Config) -> Result<Arc<SqliteStore>> {
+    let path = config.store_path.clone();
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        data_dir::create(dir)?;
+    }
+    // Opening recovers what a crash left, which may take a while.
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await;
+    let store = opened.context("opening the store broke off")?;
+    Ok(Arc::new(store.with_context(|| format!("cannot open the store {}", config.store_path.display()))?))
+}
+
+fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
+    let mut logs = JobLogs::builder();
+    for Logger { kind, level, kept } in &config.job_loggers {
+        logs = match kind {
+            LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
+            LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
+            LoggerKind::File { base_dir } => logs.backend(Arc::new(FileLogs::open(base_dir)?)),
+            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open(logs_path(&config.store_path))?)),
+        };
+        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
+    }
+    Ok(logs)
+}
+
+/// Job logs stand beside the store, in a file of their own.
+fn logs_path(store: &Path) -> std::path::PathBuf {
+    store.with_file_name("logs.db")
+}
+
+/// The secrets that open the API: those configured, or the one kept in the data directory.
+fn secrets(config: &Config) -> Result<Secrets> {
+    if let Some(secrets) = &config.secrets {
+        return Ok(Secrets::of_admins(secrets.iter().map(String::as_str)));
+    }
+    let (secret, made) = data_dir::secret(&config.data_dir)?;
+    if made {
+        let path = data_dir::secret_path(&config.data_dir);
+        // Not through the log, which is kept: shown once, to who started the service.
+        eprintln!("secret: {secret}\n(made now, kept in {}; set CORE_SECRET for one of your own)", path.display());
+    }
+    Ok(Secrets::of_admins([secret.as_str()]))
+}
+
+/// Where the service is reached from this host.
+fn url(at: SocketAddr) -> String {
+    let ip = match at.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    format!("http://{}", SocketAddr::new(ip, at.port()))
+}
+
+/// The pool is called after the machine, so that statistics of several say which is which.
+fn pool_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String =
+        name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).take(64).collect();
+    if name.is_empty() { "pool".to_owned() } else { name }
+}
+
+/// Each connection needs a file descriptor, and the usual soft limit is as low as our number of connections.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard));
+    if let Err(error) = raised {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

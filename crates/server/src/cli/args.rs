@@ -1,0 +1,238 @@
+//! What can be said on the command line, and its help.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  jobservice                                      start the service: loopback, port 9443, data in ./jobservice-data
+  jobservice -c config.yml                        start it as a file says
+  jobservice submit demo -p image=demo:1 --wait   run a job and see how it ends
+  jobservice list --status error                  which jobs failed for good
+  jobservice log -f ID                            what a job says while it runs
+  jobservice retry ID                             run a failed job again
+
+The commands find the service of the same host through its data directory. Another one is named by --url and --secret,
+or by the variables JOBSERVICE_URL and CORE_SECRET.
+
+Exit codes: 0 done; 1 the job failed, or the service refused; 2 wrong usage; 3 the job was stopped or cancelled;
+4 waited long enough; 5 no answer from the service.";
+
+/// Durable background jobs: the service, and the commands to use it.
+///
+/// Without a command it starts the service: a REST API, a worker pool and an embedded store in one process.
+#[derive(Debug, Parser)]
+#[command(name = "jobservice", version, after_long_help = EXAMPLES, after_help = "--help shows examples.")]
+#[command(args_conflicts_with_subcommands = false, subcommand_negates_reqs = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+
+    /// Where the service keeps its data, and where the commands find its address and secret [default: jobservice-data,
+    /// or JOB_SERVICE_DATA_DIR].
+    #[arg(long, value_name = "DIRECTORY", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// How the service is started.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file (YAML). Environment and flags beat what it says.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The port to listen on; 0 lets the system choose one, which the file `endpoint` in the data directory then names.
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+
+    /// The address to listen on. One that is not loopback needs CORE_SECRET.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) bind: Option<IpAddr>,
+
+    /// How many jobs run at once.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) workers: Option<u32>,
+}
+
+/// Where the service is.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// The service's URL [default: that of the data directory].
+    #[arg(long, value_name = "URL", env = "JOBSERVICE_URL", global = true)]
+    pub(crate) url: Option<String>,
+
+    /// The service's secret [default: that of the data directory]. Others on this host can see flags: prefer the variable.
+    #[arg(long, value_name = "SECRET", env = "CORE_SECRET", hide_env_values = true, global = true)]
+    pub(crate) secret: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Submit a job.
+    #[command(after_help = "\
+Examples:
+  jobservice submit demo -p image=demo:1 -p seconds=2     fields, numbers and true/false as such
+  jobservice submit demo -p '{\"image\": \"demo:1\"}' --wait  JSON, and wait for the end
+  jobservice submit report -p @input.json --after 90s     from a file (@- from standard input), in 90 seconds
+  jobservice submit demo -p image=demo:1 --idempotency-key build-7   safe to repeat for a day")]
+    Submit(Submit),
+
+    /// Show a job.
+    Get {
+        /// Its id.
+        id: String,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// List jobs: newest first, or in the service's own order within a status.
+    List(List),
+
+    /// Print a job's log.
+    Log {
+        /// The job's id.
+        id: String,
+        /// Go on until the job is final.
+        #[arg(short, long)]
+        follow: bool,
+        /// Only about the last so many bytes, from the beginning of a line.
+        #[arg(long, value_name = "BYTES")]
+        tail: Option<u64>,
+    },
+
+    /// End jobs for good. One that runs is told, and has 30 s to obey.
+    Stop(Ids),
+
+    /// End jobs; they may be retried later.
+    Cancel(Ids),
+
+    /// Run jobs again that are in error or cancelled.
+    Retry(Ids),
+
+    /// Remove final jobs with all that belongs to them.
+    Delete(Ids),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// Which job.
+    pub(crate) name: String,
+
+    /// Its parameters: JSON, @file, @- (standard input), or key=value, repeated.
+    #[arg(short, long, value_name = "PARAMETERS")]
+    pub(crate) parameters: Vec<String>,
+
+    /// Run it after this long, like 90s, 5m, 2h30m.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) after: Option<Duration>,
+
+    /// 0 to 9, higher first.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) priority: Option<u8>,
+
+    /// Refuse it if another with the same name and parameters waits or runs.
+    #[arg(long)]
+    pub(crate) unique: bool,
+
+    /// How many runs may fail.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_fails: Option<u32>,
+
+    /// How long one run may take.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// A label to find it by; may be repeated.
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+
+    /// Makes it safe to repeat: the same key gives the same job for a day.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+
+    /// Wait until it is final, at most this long; progress goes to standard error.
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "36500d", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+
+    /// Print the job as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only jobs of this status: scheduled, pending, running, retrying, error, success, stopped, cancelled.
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+
+    /// Only jobs of this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    /// Only jobs with this tag.
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+
+    /// How many at most.
+    #[arg(long, default_value_t = 50, conflicts_with = "all")]
+    pub(crate) limit: usize,
+
+    /// All there are.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ids {
+    /// Their ids.
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::duration::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in [["x", "--data-dir", "d", "get", "id"], ["x", "get", "id", "--data-dir", "d"]] {
+            assert_eq!(Cli::try_parse_from(line).unwrap().data_dir.unwrap(), PathBuf::from("d"));
+        }
+    }
+
+    #[test]
+    fn wait_takes_its_time_only_behind_an_equals_sign() {
+        let wait = |line: &[&str]| match Cli::try_parse_from(line).unwrap().command {
+            Some(Command::Submit(submit)) => (submit.wait.map(|wait| wait.as_secs()), submit.name),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(wait(&["x", "submit", "--wait", "demo"]), (Some(36_500 * 86_400), "demo".into()));
+        assert_eq!(wait(&["x", "submit", "demo", "--wait=90s"]), (Some(90), "demo".into()));
+        assert_eq!(wait(&["x", "submit", "demo"]), (None, "demo".into()));
+    }
+}

@@ -1,0 +1,51 @@
+//! Finds the service: by flags, by the environment, or by what a service of this host left in its data directory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use jobservice_client::Client;
+
+use super::args::ConnectArgs;
+use crate::config::{DATA_DIR, DATA_DIR_ENV};
+use crate::data_dir;
+
+/// A client, and where its secret came from: an error about the secret should say so.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) secret_from: String,
+}
+
+pub(super) fn connect(args: &ConnectArgs, data_dir: Option<&Path>) -> Result<Connection> {
+    let data_dir = match data_dir {
+        Some(given) => given.to_owned(),
+        None => std::env::var_os(DATA_DIR_ENV).map_or_else(|| PathBuf::from(DATA_DIR), PathBuf::from),
+    };
+    let url = match given(args.url.as_deref()) {
+        Some(url) => url,
+        None => data_dir::read_endpoint(&data_dir).with_context(|| {
+            format!(
+                "no service found: none left its address in {}. Start one with `jobservice`, or name one with --url or \
+                 JOBSERVICE_URL",
+                data_dir.display()
+            )
+        })?,
+    };
+    let (secret, secret_from) = match given(args.secret.as_deref()) {
+        // The service may accept several, of which any will do.
+        Some(secrets) => (first(&secrets), "--secret or CORE_SECRET".to_owned()),
+        None => match data_dir::read_secret(&data_dir)? {
+            Some(secret) => (secret, data_dir::secret_path(&data_dir).display().to_string()),
+            None => bail!("no secret: set CORE_SECRET to the one that the service at {url} was started with"),
+        },
+    };
+    Ok(Connection { client: Client::new(&url, &secret)?, secret_from })
+}
+
+fn given(text: Option<&str>) -> Option<String> {
+    text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn first(secrets: &str) -> String {
+    secrets.split(',').map(str::trim).find(|secret| !secret.is_empty()).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,120 @@
+//! What the commands print: for people by default, JSON for machines.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use jobservice_client::{Job, Waiting};
+use jobservice_core::Time;
+
+use crate::duration::show;
+
+/// Prints a line. A reader who went away (`| head`) is no error of ours: it ends the command.
+pub(super) fn line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Prints bytes as they are.
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Prints a line of progress, beside what is printed.
+pub(super) fn note(text: &str) {
+    // Without a standard error there is nobody to tell.
+    drop(writeln!(io::stderr().lock(), "{}", plain(text)));
+}
+
+/// Prints a job as one line of JSON.
+pub(super) fn json(job: &Job) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string(job)?)?)
+}
+
+/// Prints a job for people.
+pub(super) fn job(job: &Job) -> io::Result<()> {
+    let at = |seconds: i64| Time::from_seconds(seconds).to_string();
+    let mut rows: Vec<(&str, String)> = vec![
+        ("id", job.id.clone()),
+        ("status", job.status.to_string()),
+        ("name", job.name.clone()),
+        ("kind", job.kind.as_str().to_owned()),
+        ("submitted", at(job.enqueue_time)),
+        ("updated", at(job.update_time)),
+    ];
+    let mut row = |name, text: Option<String>| rows.extend(text.map(|text| (name, text)));
+    row("due", job.run_at.map(at));
+    row("waiting", job.waiting.as_ref().map(waiting));
+    row("check-in", job.check_in.clone());
+    row("error", job.error.clone());
+    row("attempt", (job.attempt > 0).then(|| format!("{} ({} failed)", job.attempt, job.fails)));
+    row("waited", job.wait_ms.map(|ms| show(Duration::from_millis(ms))));
+    row("ran", job.run_ms.map(|ms| show(Duration::from_millis(ms))));
+    row("worker", job.worker.clone());
+    row("priority", (job.priority > 0).then(|| job.priority.to_string()));
+    row("unique", job.unique.then(|| "yes".to_owned()));
+    row("tags", (!job.tags.is_empty()).then(|| job.tags.join(", ")));
+    row("upstream", job.upstream_job_id.clone());
+    row("parameters", job.parameters.as_ref().map(|parameters| parameters.get().to_owned()));
+    row("result", job.result.as_ref().map(|result| result.get().to_owned()));
+    for (name, text) in rows {
+        line(&format!("{name:<11} {}", plain(&text)))?;
+    }
+    if job.attempts.len() > 1 {
+        line("attempts")?;
+        for ended in &job.attempts {
+            let error = ended.error.as_ref().map_or_else(String::new, |error| format!(": {}", plain(error)));
+            line(&format!("  {:>3}  {}  {}{error}", ended.attempt, at(ended.ended_at), ended.outcome))?;
+        }
+    }
+    Ok(())
+}
+
+fn waiting(why: &Waiting) -> String {
+    match (why.reason.as_str(), why) {
+        ("due", Waiting { until: Some(until), .. }) => format!("until {}", Time::from_seconds(*until)),
+        ("paused", _) => "its name is paused".to_owned(),
+        ("at_limit", Waiting { limit: Some(limit), .. }) => format!("as many run as may: {limit}"),
+        ("no_worker", _) => "no living pool runs its name".to_owned(),
+        ("suspect", _) => "alone: its worker was lost before".to_owned(),
+        ("queued", Waiting { position: Some(position), .. }) => format!("{position} before it"),
+        (reason, _) => reason.to_owned(),
+    }
+}
+
+/// The head of a list of jobs.
+pub(super) fn list_head() -> io::Result<()> {
+    line(&format!("{:<36}  {:<9}  {:<20}  {:<24}  {:>7}  NOTE", "ID", "STATUS", "NAME", "UPDATED", "ATTEMPT"))
+}
+
+/// One job of a list.
+pub(super) fn list_row(job: &Job) -> io::Result<()> {
+    let status = if job.status == jobservice_core::Status::Scheduled && job.fails > 0 {
+        "retrying"
+    } else {
+        job.status.as_str()
+    };
+    let note = job.error.as_ref().or(job.check_in.as_ref()).map(|note| plain(note)).unwrap_or_default();
+    let note: String = note.lines().next().unwrap_or_default().chars().take(60).collect();
+    let updated = Time::from_seconds(job.update_time).to_string();
+    let row = format!("{:<36}  {status:<9}  {:<20}  {updated:<24}  {:>7}  {note}", job.id, job.name, job.attempt);
+    line(row.trim_end())
+}
+
+/// Text of a job without what could steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_jobs_cannot_steer_a_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\r\n\tc\u{7}"), "a\u{fffd}[31mb\u{fffd}\n\tc\u{fffd}");
+    }
+}

@@ -1,0 +1,88 @@
+//! What handlers take out of a request beside its body: the id of the path, the parameters of the query.
+
+use axum::extract::{FromRequestParts, Query, RawPathParams};
+use axum::http::request::Parts;
+use jobservice_core::JobId;
+
+use super::error::{ApiError, Invalid};
+
+/// The id in a path. Nothing that is not well-formed gets past here, so ids are safe in file names and queries.
+#[derive(Debug)]
+pub(super) struct Id(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Id, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Invalid::new("path", "it is not UTF-8", "escape the id properly"))?;
+        let id = params.iter().find(|(key, _)| *key == "id").map_or("", |(_, id)| id);
+        Ok(Id(JobId::new(id)?))
+    }
+}
+
+/// The parameters of a query that are still unread. Those that nobody reads are refused: a filter that is mistyped and
+/// passed over would show jobs that were not asked for.
+#[derive(Debug)]
+pub(super) struct Params {
+    pairs: Vec<(String, String)>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Params, ApiError> {
+        if parts.uri.query().is_none_or(str::is_empty) {
+            return Ok(Params { pairs: Vec::new() });
+        }
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|error| Invalid::new("query", error.to_string(), "escape it properly"))?;
+        let mut keys: Vec<&str> = pairs.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        if let Some([twice, _]) = keys.windows(2).find(|pair| pair.first() == pair.last()) {
+            return Err(Invalid::new(format!("query {twice}"), "it is given twice", "give it once").into());
+        }
+        Ok(Params { pairs })
+    }
+}
+
+impl Params {
+    /// Takes a parameter.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.pairs.iter().position(|(key, _)| key == name)?;
+        Some(self.pairs.swap_remove(at).1)
+    }
+
+    /// Takes a parameter and reads it.
+    pub(super) fn read<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        read(&text).map(Some).ok_or_else(|| {
+            let found: String = text.chars().take(80).collect();
+            Invalid::new(format!("query {name}"), format!("it is {found:?}"), format!("give {expected}")).into()
+        })
+    }
+
+    /// Takes a parameter that is true, false, or given without a value.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
+        let flag = self.read(name, "true or false", |text| match text {
+            "true" | "1" | "" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })?;
+        Ok(flag.unwrap_or(false))
+    }
+
+    /// Refuses what nobody took.
+    pub(super) fn none_left(self, known: &[&str]) -> Result<(), ApiError> {
+        let Some((key, _)) = self.pairs.into_iter().next() else { return Ok(()) };
+        let key: String = key.chars().take(80).collect();
+        let remedy = format!("known are {}", known.join(", "));
+        Err(Invalid::new(format!("query {key}"), "it is not known here", remedy).into())
+    }
+}

@@ -1,0 +1,275 @@
+//! Submitting a job: the request's shape is checked here, what it says by the controller.
+//!
+//! The answer is 202 only after the job is durable. The order of the checks is that of the contract: body, name,
+//! metadata, kind, when to run, then what the controller knows (bounds, the name, the job's own look at its parameters).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jobservice::{Submission, SubmitError, Submitted};
+use jobservice_core::unique::Scope;
+use jobservice_core::{Kind, Time};
+
+use super::App;
+use super::body::Payload;
+use super::error::{ApiError, Invalid, Reason};
+use super::json::Fields;
+use super::routes::json;
+use super::views::{self, Beyond};
+use super::write::Writer;
+use crate::config::did_you_mean;
+
+/// The largest part of an answer beside the parameters, so that it is written without growing.
+const ANSWER_BYTES: usize = 448;
+
+pub(super) async fn submit(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Payload,
+) -> Result<Response<Body>, ApiError> {
+    let (submission, warnings) = read(&headers, &body)?;
+    let capacity = ANSWER_BYTES + submission.parameters.as_ref().map_or(0, |parameters| parameters.get().len());
+    let Submitted { job, repeated, .. } = app.controller.submit(submission).await?;
+
+    let mut answer = Writer::with_capacity(capacity);
+    answer.open();
+    answer.open_under("job");
+    views::job(&mut answer, &job, &Beyond::default(), app.controller.clock().now());
+    answer.close();
+    if !warnings.is_empty() {
+        answer.open_array_under("warnings");
+        for warning in &warnings {
+            answer.element(warning);
+        }
+        answer.close_array();
+    }
+    answer.close();
+    let mut response = json(answer);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if repeated {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Reads a submission, and what in its metadata is not known.
+fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Submission, Vec<String>), ApiError> {
+    let mut whole = Fields::of_body(body)?;
+    let Some(mut job) = whole.object("job", "job.")? else {
+        return Err(Invalid::new("job", "it is missing", "send {\"job\": {\"name\": .., \"metadata\": {..}}}").into());
+    };
+    let name = job.string("name")?.filter(|name| !name.is_empty());
+    let Some(name) = name else {
+        return Err(Invalid::new("job.name", "it is missing", "say which job is to run").into());
+    };
+    let mut submission = Submission::new(name);
+    submission.parameters = job.raw("parameters").map(ToOwned::to_owned);
+    let hook = job.string("status_hook")?.filter(|hook| !hook.is_empty());
+    let Some(mut metadata) = job.object("metadata", "job.metadata.")? else {
+        return Err(Invalid::new("job.metadata", "it is missing", "send at least {\"kind\": \"Generic\"}").into());
+    };
+    let mut warnings = when(&mut metadata, &mut submission)?;
+    if hook.is_some() {
+        return Err(ApiError::not_served_yet("job.status_hook", "status hooks are"));
+    }
+    how(&mut metadata, &mut submission, headers)?;
+    warnings.extend(metadata.unread().into_iter().map(|field| format!("{field} is not known and was ignored")));
+    Ok((submission, warnings))
+}
+
+/// Kind, and when the job is to run. Answers what was given and does not count for that kind.
+fn when(metadata: &mut Fields<'_>, submission: &mut Submission) -> Result<Vec<String>, ApiError> {
+    let word = metadata.string("kind")?;
+    let Some(word) = word.filter(|word| !word.is_empty()) else {
+        return Err(Invalid::new("job.metadata.kind", "it is missing", "give Generic, Scheduled or Periodic").into());
+    };
+    let Some(kind) = Kind::parse(&word) else {
+        let found: String = word.chars().take(40).collect();
+        return Err(Invalid::new(
+            "job.metadata.kind",
+            format!("it is {found:?}"),
+            "give Generic, Scheduled or Periodic",
+        )
+        .into());
+    };
+    submission.kind = kind;
+    let delay: Option<u64> = metadata.integer("schedule_delay")?;
+    let run_at: Option<i64> = metadata.integer("run_at")?;
+    let cron = metadata.string("cron_spec")?.filter(|cron| !cron.is_empty());
+    let of_policies: Vec<&str> = ["timezone", "overlap", "misfire", "schedule_key"]
+        .into_iter()
+        .filter(|name| metadata.raw(name).is_some())
+        .collect();
+
+    // Clients of the original send zero and the empty text for what does not apply.
+    let mut ignored = of_policies;
+    match kind {
+        Kind::Periodic => return Err(ApiError::not_served_yet("job.metadata.kind", "Periodic jobs are")),
+        Kind::Generic => {
+            ignored.extend(delay.filter(|delay| *delay > 0).map(|_| "schedule_delay"));
+            ignored.extend(run_at.filter(|at| *at > 0).map(|_| "run_at"));
+        }
+        Kind::Scheduled => match (delay, run_at) {
+            (Some(_), Some(_)) => {
+                return Err(
+                    Invalid::new("job.metadata.run_at", "there is a schedule_delay too", "give one of them").into()
+                );
+            }
+            (None | Some(0), None) => {
+                let remedy = "give the seconds to wait, more than 0, or run_at";
+                return Err(Invalid::new("job.metadata.schedule_delay", "it is missing or 0", remedy).into());
+            }
+            (Some(seconds), None) => submission.delay = Some(Duration::from_secs(seconds)),
+            (None, Some(seconds)) => submission.run_at = Some(Time::from_seconds(seconds)),
+        },
+    }
+    ignored.extend(cron.map(|_| "cron_spec"));
+    Ok(ignored
+        .into_iter()
+        .map(|field| format!("{} has no meaning for kind {} and was ignored", metadata.name_of(field), kind.as_str()))
+        .collect())
+}
+
+/// Everything else that metadata may say.
+fn how(metadata: &mut Fields<'_>, submission: &mut Submission, headers: &HeaderMap) -> Result<(), ApiError> {
+    let unique = metadata.boolean("unique")?;
+    submission.unique_key = metadata.string("unique_key")?.filter(|key| !key.is_empty()).map(Into::into);
+    if unique == Some(false) && submission.unique_key.is_some() {
+        return Err(Invalid::new("job.metadata.unique_key", "unique is false", "drop one of them").into());
+    }
+    submission.unique = unique.unwrap_or(false) || submission.unique_key.is_some();
+    submission.unique_scope = match metadata.string("unique_scope")?.as_deref() {
+        None | Some("") => None,
+        Some("until_final") => Some(Scope::UntilFinal),
+        Some("until_start") => Some(Scope::UntilStart),
+        Some(other) => {
+            let found: String = other.chars().take(40).collect();
+            let remedy = "give until_final or until_start";
+            return Err(Invalid::new("job.metadata.unique_scope", format!("it is {found:?}"), remedy).into());
+        }
+    };
+    submission.priority = metadata.integer("priority")?;
+    submission.max_fails = metadata.integer("max_fails")?;
+    submission.timeout = metadata.duration("timeout")?;
+    submission.retention_seconds =
+        match metadata.duration("retention")? {
+            None => None,
+            Some(retention) => Some(u32::try_from(retention.as_secs()).map_err(|_| {
+                Invalid::new("job.metadata.retention", "it is longer than a hundred years", "give less")
+            })?),
+        };
+    submission.tags = metadata.strings("tags")?;
+    submission.idempotency_key = idempotency_key(metadata, headers)?;
+    Ok(())
+}
+
+fn idempotency_key(metadata: &mut Fields<'_>, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let in_body = metadata.string("idempotency_key")?.filter(|key| !key.is_empty());
+    let Some(header) = headers.get("idempotency-key") else { return Ok(in_body.map(Into::into)) };
+    let in_header = header
+        .to_str()
+        .map_err(|_| Invalid::new("header Idempotency-Key", "it is not ASCII text", "give printable ASCII"))?;
+    if in_body.is_some_and(|key| key != in_header) {
+        let remedy = "give it in one place";
+        return Err(Invalid::new("header Idempotency-Key", "metadata.idempotency_key is another", remedy).into());
+    }
+    Ok(Some(in_header.to_owned()).filter(|key| !key.is_empty()))
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> ApiError {
+        match error {
+            SubmitError::Invalid(fields) => {
+                let fields: Vec<Invalid> =
+                    fields.into_iter().map(|f| Invalid::new(format!("job.{}", f.field), f.problem, f.remedy)).collect();
+                ApiError::invalid(&fields)
+            }
+            SubmitError::UnknownName { name, known, suggestion } => {
+                let near = || did_you_mean(&name, known.iter().map(String::as_str)).map(str::to_owned);
+                let meant =
+                    suggestion.or_else(near).map_or_else(String::new, |name| format!("did you mean {name:?}? "));
+                let name: String = name.chars().take(80).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                ApiError::new(
+                    Reason::UnknownName,
+                    format!("job.name: there is no job {name:?}; {meant}known are {known}"),
+                )
+            }
+            SubmitError::Duplicate { holder } => ApiError::duplicate(holder),
+            SubmitError::IdTaken => ApiError::new(Reason::IdTaken, "another job has this id; repeat the submission"),
+            SubmitError::Store(error) => error.into(),
+            other => ApiError::internal(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submission(metadata: &str) -> Result<(Submission, Vec<String>), String> {
+        let body = format!(r#"{{"job": {{"name": "demo", "parameters": {{"a":1.0}}, "metadata": {metadata}}}}}"#);
+        read(&HeaderMap::new(), body.as_bytes()).map_err(|error| format!("{error:?}"))
+    }
+
+    #[test]
+    fn everything_that_metadata_can_say_is_read() {
+        let (read, warnings) = submission(
+            r#"{"kind": "sCHEDULED", "schedule_delay": 90, "unique": true, "unique_key": "k", "unique_scope": "until_start",
+                "priority": 9, "timeout": "2m", "max_fails": 3, "retention": "1d", "idempotency_key": "i", "tags": ["a", "b"]}"#,
+        )
+        .unwrap();
+
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!((read.kind, read.delay), (Kind::Scheduled, Some(Duration::from_secs(90))));
+        assert_eq!(
+            (read.unique, read.unique_key.as_deref(), read.unique_scope),
+            (true, Some("k"), Some(Scope::UntilStart))
+        );
+        assert_eq!((read.priority, read.max_fails, read.timeout), (Some(9), Some(3), Some(Duration::from_secs(120))));
+        assert_eq!((read.retention_seconds, read.idempotency_key.as_deref()), (Some(86_400), Some("i")));
+        assert_eq!(read.tags, ["a", "b"]);
+        assert_eq!(read.parameters.unwrap().get(), r#"{"a":1.0}"#);
+    }
+
+    #[test]
+    fn what_clients_of_the_original_send_is_taken_without_a_warning() {
+        let metadata = r#"{"kind": "Generic", "schedule_delay": 0, "cron_spec": "", "unique": false}"#;
+        assert_eq!(submission(metadata).unwrap().1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_does_not_count_is_warned_of() {
+        let (_, warnings) =
+            submission(r#"{"kind": "Generic", "schedule_delay": 5, "overlap": "skip", "pririty": 1}"#).unwrap();
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert!(warnings.iter().any(|warning| warning.contains("job.metadata.pririty is not known")));
+    }
+
+    #[test]
+    fn when_to_run_must_be_said_once() {
+        for bad in [
+            r#"{"kind": "Scheduled"}"#,
+            r#"{"kind": "Scheduled", "schedule_delay": 0}"#,
+            r#"{"kind": "Scheduled", "schedule_delay": 1, "run_at": 1}"#,
+            r#"{"kind": "Scheduled", "schedule_delay": -1}"#,
+            r#"{"kind": "hourly"}"#,
+            "{}",
+        ] {
+            assert!(submission(bad).unwrap_err().contains("InvalidRequest"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_header_and_body_must_agree() {
+        let body = br#"{"job": {"name": "demo", "metadata": {"kind": "Generic", "idempotency_key": "a"}}}"#;
+        let mut headers = HeaderMap::new();
+        headers.insert("idempotency-key", HeaderValue::from_static("a"));
+        assert_eq!(read(&headers, body).unwrap().0.idempotency_key.as_deref(), Some("a"));
+        headers.insert("idempotency-key", HeaderValue::from_static("b"));
+        assert!(read(&headers, body).is_err());
+    }
+}
