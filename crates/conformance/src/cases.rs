@@ -96,4 +96,6 @@ groups! { $
     race,
     /// Answers are lost.
     lost_answers,
+    /// Random operations.
+    random,
 }

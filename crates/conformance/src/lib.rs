@@ -27,7 +27,9 @@ pub mod bench;
 pub mod build;
 pub mod cases;
 pub mod counts;
+pub mod dump;
 pub mod faulty;
+pub mod model;
 pub mod rng;
 pub mod worker;
 
