@@ -1,6 +1,6 @@
 //! What the crash tests share: the real binary as a child process, a load client that writes down what was
 //! acknowledged, and the checks over what is found afterwards.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-pub use anyhow::{Context as _, Result, anyhow, bail, ensure};
+pub use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// Whether the full counts are asked for (`just soak`).
 pub fn soak() -> bool {
