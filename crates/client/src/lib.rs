@@ -26,8 +26,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, Request, Response, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Refused, Result};
 pub use model::{Action, Attempt, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting};
@@ -78,13 +78,18 @@ impl Client {
 
     /// Submits a job. When this has answered, the job is durable.
     pub async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            job: &'a Submission,
+        }
         #[derive(Deserialize)]
         struct Answer {
             job: Job,
             #[serde(default)]
             warnings: Vec<String>,
         }
-        let body = serde_json::to_vec(&serde_json::json!({ "job": submission }))
+        // Not by way of a tree: that would change numbers in the parameters.
+        let body = serde_json::to_vec(&Body { job: submission })
             .map_err(|error| Error::Unusable { what: "the submission", problem: error.to_string() })?;
         let Answer { job, warnings } = self.json(self.post("jobs", body)).await?;
         Ok(Submitted { job, warnings })

@@ -59,6 +59,8 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         .clock(clock)
         .registry(with_built_in(registry, &config))
         .workers(config.workers as usize)
+        .grace(config.grace)
+        .shutdown_grace(config.shutdown_grace)
         .pool_name(pool_name())
         .logs(logs)
         .start()

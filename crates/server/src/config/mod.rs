@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) use loggers::{Logger, LoggerKind};
 pub(crate) use options::did_you_mean;
 
+use jobservice_core::limits;
 use options::{OPTIONS, SECRET_ENV, Use};
 use yaml::{Node, Value};
 
@@ -52,6 +54,10 @@ pub(crate) struct Config {
     pub(crate) loggers: Vec<Logger>,
     /// Where the logs of jobs go.
     pub(crate) job_loggers: Vec<Logger>,
+    /// How long a running job may take to obey a stop, a cancel or its timeout.
+    pub(crate) grace: Duration,
+    /// How long running jobs may take to end at shutdown.
+    pub(crate) shutdown_grace: Duration,
     /// Whether `demo` can be submitted.
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
@@ -269,6 +275,8 @@ impl Reading {
         let workers = self.take("worker_pool.workers", &format!("give 1 to {WORKERS_MAX}"), |text| {
             text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers))
         });
+        let grace = self.take("worker_pool.grace_seconds", "give 1 to 3600", seconds);
+        let shutdown_grace = self.take("worker_pool.shutdown_grace_seconds", "give 1 to 3600", seconds);
         let bind = self.take("bind", "give an IP address like 127.0.0.1, 0.0.0.0 or ::", |text| match text {
             "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             text => text.trim_matches(['[', ']']).parse().ok(),
@@ -302,11 +310,17 @@ impl Reading {
             secrets,
             loggers: self.loggers.unwrap_or_else(Logger::default_of_service),
             job_loggers: self.job_loggers.unwrap_or_else(Logger::default_of_jobs),
+            grace: grace.unwrap_or(limits::GRACE),
+            shutdown_grace: shutdown_grace.unwrap_or(limits::SHUTDOWN_GRACE),
             has_demo: has_demo.unwrap_or(true),
             has_noop: has_noop.unwrap_or(true),
             warnings: self.warnings,
         })
     }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(Duration::from_secs)
 }
 
 fn boolean(text: &str) -> Option<bool> {
