@@ -40,6 +40,10 @@ struct Shared {
     open: Mutex<OpenLogs>,
 }
 
+fn failed(during: &'static str, path: &Path, source: io::Error) -> LogError {
+    LogError::Io { during, path: path.display().to_string(), source }
+}
+
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
@@ -78,7 +82,7 @@ impl FileLogs {
         log::make_dir(&dir)
             .and_then(|()| std::fs::write(&probe, b""))
             .and_then(|()| std::fs::remove_file(&probe))
-            .map_err(|source| LogError::Io { during: "write to", path: dir.display().to_string(), source })?;
+            .map_err(|source| failed("write to", &dir, source))?;
         let shared = Shared { dir, limit: Limit::of(bytes_max), open: Mutex::default() };
         Ok(FileLogs { shared: Arc::new(shared) })
     }
@@ -92,15 +96,11 @@ impl FileLogs {
         let shared = Arc::clone(&self.shared);
         let answer = tokio::task::spawn_blocking(move || f(&shared)).await;
         let answer = answer.map_err(|source| LogError::Failed { during, source: source.into() })?;
-        answer.map_err(|source| self.shared.error(during, &self.shared.dir, source))
+        answer.map_err(|source| failed(during, &self.shared.dir, source))
     }
 }
 
 impl Shared {
-    fn error(&self, during: &'static str, path: &Path, source: io::Error) -> LogError {
-        LogError::Io { during, path: path.display().to_string(), source }
-    }
-
     fn path(&self, id: &JobId) -> PathBuf {
         self.dir.join(format!("{id}.log"))
     }
@@ -112,7 +112,7 @@ impl Shared {
         for _ in 0..2 {
             let mut log = match open.take(&piece.id) {
                 Some(log) => log,
-                None => Log::open(&path, self.limit).map_err(|source| self.error("open", &path, source))?,
+                None => Log::open(&path, self.limit).map_err(|source| failed("open", &path, source))?,
             };
             match log.append(&piece.bytes) {
                 Ok(()) => {
@@ -121,16 +121,16 @@ impl Shared {
                 }
                 // What the handle knows of the file is no longer true, or not known to be: it is dropped.
                 Err(Failure::Moved) => {}
-                Err(Failure::Io(source)) => return Err(self.error("write", &path, source)),
+                Err(Failure::Io(source)) => return Err(failed("write", &path, source)),
             }
         }
-        Err(self.error("write", &path, io::ErrorKind::NotFound.into()))
+        Err(failed("write", &path, io::ErrorKind::NotFound.into()))
     }
 }
 
 #[async_trait]
 impl LogBackend for FileLogs {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "FILE"
     }
 

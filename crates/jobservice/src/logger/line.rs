@@ -208,7 +208,7 @@ mod tests {
                 f.write_str(&line("inner"))
             }
         }
-        let outer = with_line(Time::from_seconds(0), Level::Debug, &Chatty, |line| line.len());
+        let outer = with_line(Time::from_seconds(0), Level::Debug, &Chatty, <[u8]>::len);
         assert!(outer > 60);
     }
 }

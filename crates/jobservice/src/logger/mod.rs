@@ -204,3 +204,16 @@ impl JobLogs {
         }
     }
 }
+
+#[cfg(test)]
+mod bench_test;
+#[cfg(test)]
+mod disk_test;
+#[cfg(test)]
+mod flood_test;
+#[cfg(test)]
+mod layer_test;
+#[cfg(test)]
+mod logger_test;
+#[cfg(test)]
+mod read_test;

@@ -196,12 +196,18 @@ async fn last_bytes(reader: &dyn ReadLog, id: &JobId, extent: Extent, bytes: u64
             break;
         }
         if let Some(found) = step.iter().position(|byte| *byte == b'\n') {
-            return Ok(at + found as u64 + 1);
+            let next_line = at + found as u64 + 1;
+            if next_line < extent.end {
+                return Ok(next_line);
+            }
+            break;
         }
         at += step.len() as u64;
     }
-    // One line is longer than what was asked for: half of it says more than nothing.
-    Ok(from)
+    // One line is longer than what was asked for: its end says more than nothing. Not from within a character.
+    let bytes = read_range(reader, id, from, (from + 4).min(extent.end)).await?;
+    let within = bytes.iter().take_while(|byte| *byte & 0b1100_0000 == 0b1000_0000).count();
+    Ok(from + within as u64)
 }
 
 /// The bytes of a range as far as they are still kept.

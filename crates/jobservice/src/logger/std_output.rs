@@ -78,7 +78,7 @@ impl StdOutput {
 
 #[async_trait]
 impl LogBackend for StdOutput {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "STD_OUTPUT"
     }
 
@@ -207,7 +207,7 @@ mod tests {
         struct Blocked(Receiver<()>);
         impl Write for Blocked {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                drop(self.0.recv());
+                self.0.recv().ok();
                 Ok(bytes.len())
             }
 

@@ -45,7 +45,7 @@ fn failed(during: &'static str) -> impl Fn(LogsError) -> LogError {
 
 #[async_trait]
 impl LogBackend for StoreLogs {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "STORE"
     }
 
