@@ -104,7 +104,8 @@ impl BlockingJob for Flood {
     const NAME: &'static str = "flood";
 
     fn run(self, ctx: Context) -> Result<(), Failure> {
-        let bytes: u64 = std::env::var("POISON_FLOOD_BYTES").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(1 << 30);
+        let bytes: u64 =
+            std::env::var("POISON_FLOOD_BYTES").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(1 << 30);
         let line = "x".repeat(1000);
         for _ in 0..bytes / 1000 {
             ctx.logger().info(&line);

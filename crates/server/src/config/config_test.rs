@@ -14,7 +14,7 @@ fn env(mut sources: Sources, pairs: &[(&str, &str)]) -> Sources {
 }
 
 fn complaints(text: &str) -> String {
-    Config::read(&file(text)).map(|config| format!("{config:?}")).unwrap_or_else(|error| error.to_string())
+    Config::read(&file(text)).map_or_else(|error| error.to_string(), |config| format!("{config:?}"))
 }
 
 #[test]
