@@ -34,6 +34,7 @@
 //! * [`Service`], [`ServiceBuilder`], [`Submit`]: a service in this process.
 //! * [`Controller`]: submit by name, control, read; what the REST server stands on.
 //! * [`logger`]: the logs of jobs. [`core`]: records, statuses, the store trait.
+//! * [`testing`]: run one job on a store in memory and a clock that stands still.
 #![deny(missing_docs)]
 
 mod context;
@@ -48,6 +49,7 @@ mod pool;
 mod registry;
 mod run;
 mod service;
+pub mod testing;
 mod units;
 mod wait;
 

@@ -165,7 +165,8 @@ impl Pool {
             lost_claim,
             fatal,
             held_max: slots + prefetch,
-            stuck_max: threads,
+            // The reserve makes up for as many stuck threads as there are slots; after those there are fewer than slots.
+            stuck_max: threads + 1,
         };
         let ends = Ends { jobs: Some(jobs), keeper_stop, _ended: ended_sender };
         std::thread::Builder::new().name("jobs-fetcher".to_owned()).spawn(move || {

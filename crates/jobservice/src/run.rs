@@ -186,12 +186,17 @@ impl Run {
 
     // ---- interrupts ----
 
-    /// Asks the run to end by `until`. Several may be asked; the earliest end stands.
-    pub(crate) fn ask_to_end(&self, interrupt: Interrupt, until: Time) {
+    /// Asks the run to end by `until`. Several may ask; the earliest end stands. A run that has not begun never does.
+    pub(crate) fn ask_to_end(self: &Arc<Run>, interrupt: Interrupt, until: Time) {
         self.grace_until.fetch_min(until.as_millis(), Ordering::AcqRel);
         let before = self.interrupts.fetch_or(interrupt.bit(), Ordering::AcqRel);
-        if before & interrupt.bit() == 0 {
-            self.interrupted.notify_waiters();
+        if before & interrupt.bit() != 0 {
+            return;
+        }
+        self.interrupted.notify_waiters();
+        if self.progress.compare_exchange(0, SETTLED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.report(self.ending_as_asked());
+            self.env.board.wake();
         }
     }
 

@@ -7,6 +7,7 @@ mod submit;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobservice_sqlite::SqliteStore;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
@@ -43,6 +44,7 @@ pub struct Service {
     pool: Option<Pool>,
     upkeep: Upkeep,
     logs: JobLogs,
+    sqlite: Option<Arc<SqliteStore>>,
     shutdown_grace: Duration,
     fatal: watch::Receiver<Option<Arc<str>>>,
     /// Held by the first shutdown until it is through.
@@ -79,10 +81,22 @@ impl Service {
     /// restart of the process can mend. Until then it never resolves.
     pub async fn failed(&self) -> Arc<str> {
         let mut fatal = self.fatal.clone();
-        match fatal.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-            Ok(Some(reason)) => reason,
-            // The pool is gone, or there is none: nothing can fail any more.
-            Ok(None) | Err(_) => std::future::pending().await,
+        let pool = async {
+            match fatal.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+                Ok(Some(reason)) => reason,
+                // The pool is gone, or there is none: it cannot fail any more.
+                Ok(None) | Err(_) => std::future::pending().await,
+            }
+        };
+        let store = async {
+            match &self.sqlite {
+                Some(sqlite) => sqlite.poisoned().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = pool => reason,
+            () = store => jobservice_core::StoreError::Poisoned.to_string().into(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jobservice_core::job::{Job, Kind, Retention, Spec};
 use jobservice_core::store::NewJob;
-use jobservice_core::unique::Unique;
+use jobservice_core::unique::{self, Unique};
 use jobservice_core::{JobId, Name, Time, limits};
 
 use super::{FieldError, Submission, SubmitError};
@@ -80,8 +80,11 @@ fn unique_key(submission: &Submission, name: &Name, parameters: &str) -> Result<
     if !submission.unique && submission.unique_key.is_none() {
         return Ok(None);
     }
-    let _ = (name, parameters);
-    Err("unique jobs are not served yet".to_owned())
+    let digest = match &submission.unique_key {
+        Some(key) => unique::digest_key(name, key),
+        None => unique::digest(name, parameters).map_err(|error| error.to_string())?,
+    };
+    Ok(Some(Unique { digest, scope: submission.unique_scope.unwrap_or_default() }))
 }
 
 /// The bad fields found so far.

@@ -73,11 +73,6 @@ impl Board {
         inner.more_runners(wanted, self.slots)
     }
 
-    /// Takes the runs that have not begun.
-    pub(crate) fn take_waiting(&self) -> Vec<Arc<Run>> {
-        self.inner.lock().waiting.drain(..).collect()
-    }
-
     /// Resolves when there is something to look at.
     pub(crate) fn news(&self) -> Notified<'_> {
         self.news.notified()

@@ -342,7 +342,6 @@ impl Fetcher {
         if draining {
             for run in &runs {
                 run.ask_to_end(Interrupt::Shutdown, now);
-                run.give_up();
             }
             return;
         }
@@ -358,17 +357,13 @@ impl Fetcher {
         turn.watch = (turn.watch * 2).min(WATCH_LAST);
     }
 
-    /// Gives back what has not begun, and asks what runs to end within the grace.
+    /// Asks all runs to end within the grace; those that have not begun go back at once.
     fn drain(&self, grace: Duration) {
-        let now = self.env.clock.now();
-        for run in self.env.board.take_waiting() {
-            run.ask_to_end(Interrupt::Shutdown, now);
-            run.give_up();
-        }
+        let until = self.env.clock.now() + grace;
         for run in self.table.runs() {
-            run.ask_to_end(Interrupt::Shutdown, now + grace);
+            run.ask_to_end(Interrupt::Shutdown, until);
         }
-        self.table.look_by(now + grace);
+        self.table.look_by(until);
     }
 
     /// Whether nothing is left to do for a pool that ends.

@@ -159,11 +159,10 @@ impl Keeper {
                 && !run.was_asked(Interrupt::Timeout)
             {
                 if at <= now {
-                    run.log().error(format_args!(
-                        "the run is over its timeout: it has {} s to end",
-                        self.env.grace.as_secs_f64()
-                    ));
-                    run.ask_to_end(Interrupt::Timeout, now + self.env.grace);
+                    let grace = self.env.grace;
+                    run.log().error(format_args!("the run is over its timeout: {} s are left to end", grace.as_secs_f64()));
+                    // From when it was due, however late we look: the store counts from there too.
+                    run.ask_to_end(Interrupt::Timeout, at + grace);
                 } else {
                     next = next.min(at);
                 }

@@ -77,11 +77,9 @@ mod tests {
 
         let panic = caught(|| panic!("no {}", "pixels")).unwrap_err();
 
-        assert!(
-            panic.message.starts_with("panicked at ") && panic.message.ends_with("panics.rs:85:33: no pixels"),
-            "{}",
-            panic.message
-        );
+        let Panic { message, .. } = &panic;
+        assert!(message.starts_with("panicked at ") && message.contains("panics.rs:"), "{message}");
+        assert!(message.ends_with(": no pixels"), "{message}");
         assert!(panic.backtrace.contains("caught_panic_tells"), "{}", panic.backtrace);
         assert_eq!(caught(|| 5).unwrap(), 5);
     }

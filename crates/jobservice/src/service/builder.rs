@@ -10,7 +10,7 @@ use jobservice_core::store::{BoxError, Node};
 use jobservice_core::{Clock, PoolId, Store, StoreError, SystemClock, limits};
 use tokio::sync::{Mutex, watch};
 
-use super::Service;
+use super::{Service, embedded};
 use crate::env::{Env, Properties, PropertySource, States};
 use crate::logger::{JobLogs, JobLogsBuilder, LogError};
 use crate::maintenance::{Maintenance, SweepTimes, Upkeep};
@@ -227,14 +227,21 @@ impl ServiceBuilder {
         let incarnation = getrandom::u64().map_err(|_| StartError::Random)?;
         let pool = PoolId::incarnation(&self.pool_name, incarnation).map_err(StartError::PoolName)?;
         let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let (store, default_logs) = self.open(&clock).await?;
-        let logs = match self.logs {
-            Logs::Default => match default_logs {
-                Some(backends) => backends.build(Arc::clone(&store), Arc::clone(&clock))?,
-                None => JobLogs::disabled(),
-            },
-            Logs::Given(logs) => logs,
-            Logs::Build(backends) => backends.build(Arc::clone(&store), Arc::clone(&clock))?,
+        let (store, sqlite): (Arc<dyn Store>, _) = match &self.backend {
+            Backend::None => return Err(StartError::NoStore),
+            Backend::Store(store) => (Arc::clone(store), None),
+            Backend::Sqlite(path) => {
+                let sqlite = embedded::open(path, clock.now()).await?;
+                (Arc::clone(&sqlite) as Arc<dyn Store>, Some(sqlite))
+            }
+        };
+        let logs = match (self.logs, &self.backend) {
+            (Logs::Given(logs), _) => logs,
+            (Logs::Build(backends), _) => backends.build(Arc::clone(&store), Arc::clone(&clock))?,
+            (Logs::Default, Backend::Sqlite(path)) => {
+                embedded::logs(path).await?.build(Arc::clone(&store), Arc::clone(&clock))?
+            }
+            (Logs::Default, Backend::None | Backend::Store(_)) => JobLogs::disabled(),
         };
         let registry = Arc::new(self.registry);
         let controller =
@@ -279,18 +286,11 @@ impl ServiceBuilder {
             pool,
             upkeep,
             logs,
+            sqlite,
             shutdown_grace: self.shutdown_grace,
             fatal,
             ended: Mutex::new(false),
         })
-    }
-
-    async fn open(&self, clock: &Arc<dyn Clock>) -> Result<(Arc<dyn Store>, Option<JobLogsBuilder>), StartError> {
-        match &self.backend {
-            Backend::None => Err(StartError::NoStore),
-            Backend::Store(store) => Ok((Arc::clone(store), None)),
-            Backend::Sqlite(path) => super::embedded::open(path, clock).await,
-        }
     }
 }
 
