@@ -104,6 +104,16 @@ pub const POSITION_MAX: usize = 1000;
 /// The most executions that `misfire: all` makes up for.
 pub const MISFIRE_ALL_MAX: usize = 100;
 
+/// From when on a tick counts as missed. Far above the lateness of a busy node, and short enough that nobody who asked
+/// for `misfire: skip` gets last night's run at noon.
+pub const MISFIRE_AFTER: Duration = Duration::from_secs(60);
+
+/// How many ticks missed in a row are counted: a day of ticks each ten seconds. Bounds the work after a long outage.
+pub const MISFIRE_COUNTED_MAX: usize = 10_000;
+
+/// Bytes of a cron text: the longest list of all minutes and hours fits.
+pub const CRON_BYTES_MAX: usize = 512;
+
 /// How long a beat keeps a node among the living.
 pub const NODE_DEAD_AFTER: Duration = Duration::from_secs(15);
 
