@@ -157,10 +157,6 @@ const SENTENCES: [(&str, &str); 9] = [
         "the id of a job is the id of a policy as well",
         "SELECT policies.id FROM policies JOIN jobs ON jobs.id = policies.id",
     ),
-    (
-        "an idempotency key names a job of another name",
-        "SELECT key FROM idempotency JOIN jobs USING (id) WHERE jobs.name <> idempotency.name",
-    ),
 ];
 
 fn events(contents: &Contents) -> Vec<String> {

@@ -7,6 +7,8 @@ use jobservice_core::unique::Scope;
 
 use crate::bench::{Bench, POOL, pool_id, seconds};
 
+use super::notices::next_signal;
+
 super::cases! { $ control:
     stop_and_cancel_end_a_waiting_job,
     stopped_job_is_never_claimed,
@@ -93,11 +95,11 @@ async fn signal_is_told_to_its_pool(t: &Bench) {
     let lease = t.running("copy").await;
 
     t.cancel(&lease.id).await;
-    let notice = signals.try_recv().expect("told once the control is answered");
+    let notice = next_signal(&mut signals).await;
     assert_eq!((notice.pool, notice.lease, notice.signal), (pool_id(POOL), lease.clone(), Signal::Cancel));
 
     t.stop(&lease.id).await;
-    assert_eq!(signals.try_recv().expect("a stop after a cancel is news").signal, Signal::Stop);
+    assert_eq!(next_signal(&mut signals).await.signal, Signal::Stop, "a stop after a cancel is news");
 }
 
 async fn stop_and_cancel_of_a_final_job_change_nothing(t: &Bench) {

@@ -5,7 +5,9 @@
 
 use std::future::Future;
 
+use jobservice_core::notices::SignalNotice;
 use jobservice_core::store::Action;
+use tokio::sync::broadcast;
 
 use crate::bench::{Bench, seconds};
 
@@ -26,6 +28,13 @@ super::cases! { $ notices:
 pub(super) async fn told(notice: impl Future<Output = ()>) {
     // bounded poll
     tokio::time::timeout(seconds(60), notice).await.expect("the store gives notice of what it committed");
+}
+
+/// Waits until a pool was told of a signal.
+pub(super) async fn next_signal(signals: &mut broadcast::Receiver<SignalNotice>) -> SignalNotice {
+    // bounded poll
+    let signal = tokio::time::timeout(seconds(60), signals.recv()).await.expect("the store tells the pool of a signal");
+    signal.expect("the store lives, and its notices are not too many")
 }
 
 async fn insert_wakes_the_pools(t: &Bench) {

@@ -219,7 +219,17 @@ impl Op {
                 Answer::Nothing
             }
             Op::Get(id) => Answer::Job(store.get(&id).await?.map(Box::new)),
-            Op::List(query) => Answer::Jobs(crate::bench::list_all(store, query).await),
+            Op::List(query) => {
+                let newest_first = query.name.is_some() || query.tag.is_some() || query.upstream.is_some();
+                let newest_first = newest_first || (query.status.is_none() && !query.retrying);
+                let mut jobs = crate::bench::list_all(store, query).await;
+                if newest_first {
+                    assert!(jobs.is_sorted_by(|a, b| a.spec.enqueued_at >= b.spec.enqueued_at), "newest first");
+                    // Which of two submissions of one instant is newer is the store's to say.
+                    jobs.sort_by(|a, b| (b.spec.enqueued_at, &b.id).cmp(&(a.spec.enqueued_at, &a.id)));
+                }
+                Answer::Jobs(jobs)
+            }
             Op::Counts => {
                 let mut counts = store.counts().await?;
                 counts.retain(|(_, count)| *count > 0);
