@@ -1,0 +1,543 @@
+//! Goal: whatever comes in, the answer is the right error with a JSON body, nothing is written, nothing stays open, and
+//! memory stays bounded.
+//! Method: a table of malformed requests over HTTP, a table of bytes that are no HTTP, and connections that stop halfway.
+
+mod chaos;
+
+use std::time::Duration;
+
+use chaos::{Result, Service, Setup, ensure, now, pause};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The largest body of a submission.
+const SUBMIT_BYTES_MAX: usize = 256 * 1024;
+
+/// A request and the answer that it must get.
+struct Case {
+    what: String,
+    method: Method,
+    path: String,
+    body: Vec<u8>,
+    code: u16,
+    reason: &'static str,
+}
+
+#[derive(Default)]
+struct Cases(Vec<Case>);
+
+impl Cases {
+    fn add(&mut self, method: Method, path: &str, body: impl Into<Vec<u8>>, code: u16, reason: &'static str) {
+        let body = body.into();
+        let start: String = String::from_utf8_lossy(&body).chars().take(120).collect();
+        let what = format!("{method} {path} {start}");
+        self.0.push(Case { what, method, path: path.to_owned(), body, code, reason });
+    }
+
+    /// A body that is no submission.
+    fn body(&mut self, body: impl Into<Vec<u8>>) {
+        self.add(Method::POST, "/api/v1/jobs", body, 400, "invalid_request");
+    }
+
+    /// Metadata that is not right; the kind is Generic unless the fields say otherwise.
+    fn metadata(&mut self, fields: &str) {
+        let kind = if fields.contains("\"kind\"") { "" } else { "\"kind\": \"Generic\", " };
+        self.body(format!("{{\"job\": {{\"name\": \"noop\", \"metadata\": {{{kind}{fields}}}}}}}"));
+    }
+
+    /// Parameters that may not be submitted.
+    fn parameters(&mut self, parameters: &str) {
+        self.body(format!(
+            "{{\"job\": {{\"name\": \"noop\", \"parameters\": {parameters}, \"metadata\": {{\"kind\": \"Generic\"}}}}}}"
+        ));
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Cases::default();
+    json_that_is_none(&mut cases);
+    fields_of_the_wrong_type(&mut cases);
+    values_out_of_range(&mut cases);
+    parameters_that_are_ambiguous_or_deep(&mut cases);
+    ids(&mut cases);
+    queries(&mut cases);
+    actions(&mut cases);
+    methods_and_paths(&mut cases);
+    sizes(&mut cases);
+    cases.0
+}
+
+fn json_that_is_none(cases: &mut Cases) {
+    for body in [
+        "",
+        " ",
+        "\n\t",
+        "{",
+        "}",
+        "[",
+        "[]",
+        "[{}]",
+        "null",
+        "true",
+        "0",
+        "\"job\"",
+        "{]",
+        "{\"job\"}",
+        "{\"job\":}",
+        "{\"job\":{}",
+        "{\"job\":{}}}",
+        "{\"job\":{}}{}",
+        "{'job':{}}",
+        "{job:{}}",
+        "{\"job\":{},}",
+        "job=demo",
+        "<job/>",
+        "\u{feff}{\"job\":{}}",
+        "{\"job\":{\"name\":\"noop\" \"metadata\":{}}}",
+        "{\"job\":{\"name\":\"no\np\"}}",
+        "{\"job\":{\"name\":\"\\x\"}}",
+        "{\"job\":{\"name\":\"\\ud800\",\"metadata\":{\"kind\":\"Generic\"}}}",
+        "{\"job\":NaN}",
+        "{\"job\":{\"name\":01}}",
+        "{\"job\":{}} //",
+        "{/**/}",
+    ] {
+        cases.body(body);
+    }
+    for bytes in [
+        &b"\xff\xfe{}"[..],
+        b"{\"job\":\"\xc3\x28\"}",
+        b"\x00",
+        b"{\"a\":\"\x00\"}",
+        b"\x1f\x8b\x08\x00",
+        b"{\"job\":{\"name\":\"\xed\xa0\x80\"}}",
+    ] {
+        cases.body(bytes);
+    }
+}
+
+fn fields_of_the_wrong_type(cases: &mut Cases) {
+    let wrong = |of: &str| -> Vec<&str> {
+        let all = [
+            ("\"x\"", "string"),
+            ("7", "number"),
+            ("1.5", "float"),
+            ("true", "boolean"),
+            ("[1]", "array"),
+            ("{}", "object"),
+        ];
+        all.iter().filter(|(_, kind)| !of.split(' ').any(|of| of == *kind)).map(|(text, _)| *text).collect()
+    };
+    for value in wrong("object") {
+        cases.body(format!("{{\"job\": {value}}}"));
+    }
+    for value in wrong("string") {
+        cases.body(format!("{{\"job\": {{\"name\": {value}, \"metadata\": {{\"kind\": \"Generic\"}}}}}}"));
+        cases.body(format!(
+            "{{\"job\": {{\"name\": \"noop\", \"status_hook\": {value}, \"metadata\": {{\"kind\": \"Generic\"}}}}}}"
+        ));
+        for field in ["kind", "cron_spec", "unique_key", "unique_scope", "idempotency_key"] {
+            cases.metadata(&format!("\"{field}\": {value}"));
+        }
+    }
+    for value in wrong("object") {
+        cases.body(format!("{{\"job\": {{\"name\": \"noop\", \"metadata\": {value}}}}}"));
+    }
+    for field in ["priority", "max_fails", "schedule_delay", "run_at"] {
+        for value in wrong("number") {
+            cases.metadata(&format!("\"{field}\": {value}"));
+        }
+    }
+    for field in ["timeout", "retention"] {
+        for value in wrong("number") {
+            cases.metadata(&format!("\"{field}\": {value}"));
+        }
+    }
+    for value in wrong("boolean") {
+        cases.metadata(&format!("\"unique\": {value}"));
+    }
+    for value in wrong("") {
+        cases.metadata(&format!("\"tags\": {value}"));
+    }
+}
+
+fn values_out_of_range(cases: &mut Cases) {
+    cases.body("{}");
+    cases.body("{\"job\": {}}");
+    cases.body("{\"job\": null}");
+    cases.body("{\"job\": {\"name\": \"noop\"}}");
+    cases.body("{\"job\": {\"name\": \"\", \"metadata\": {\"kind\": \"Generic\"}}}");
+    cases.body("{\"job\": {\"name\": \"noop\", \"metadata\": {}}}");
+    for name in ["a b", "../etc", "näme", "a/b", "x\\u0000y", &"n".repeat(129)] {
+        cases.body(format!("{{\"job\": {{\"name\": \"{name}\", \"metadata\": {{\"kind\": \"Generic\"}}}}}}"));
+    }
+    let long = "k".repeat(257);
+    let tag = "t".repeat(129);
+    let many: Vec<String> = (0..17).map(|n| format!("\"t{n}\"")).collect();
+    for fields in [
+        "\"kind\": \"\"",
+        "\"kind\": \"hourly\"",
+        "\"kind\": \"Scheduled\"",
+        "\"kind\": \"Scheduled\", \"schedule_delay\": 0",
+        "\"kind\": \"Scheduled\", \"schedule_delay\": -5",
+        "\"kind\": \"Scheduled\", \"schedule_delay\": 18446744073709551616",
+        "\"kind\": \"Scheduled\", \"schedule_delay\": 18446744073709551615",
+        "\"kind\": \"Scheduled\", \"schedule_delay\": 1, \"run_at\": 1",
+        "\"kind\": \"Scheduled\", \"run_at\": -1",
+        "\"kind\": \"Scheduled\", \"run_at\": 9223372036854775807",
+        "\"priority\": 10",
+        "\"priority\": -1",
+        "\"priority\": 256",
+        "\"max_fails\": 101",
+        "\"max_fails\": 4294967296",
+        "\"timeout\": 0",
+        "\"timeout\": -1",
+        "\"timeout\": \"soon\"",
+        "\"timeout\": \"400d\"",
+        "\"retention\": \"5x\"",
+        "\"retention\": 4294967296",
+        "\"unique_scope\": \"for_ever\"",
+        "\"unique\": false, \"unique_key\": \"k\"",
+        "\"tags\": [\"\"]",
+        &format!("\"tags\": [\"{tag}\"]"),
+        &format!("\"tags\": [{}]", many.join(",")),
+        &format!("\"unique_key\": \"{long}\""),
+        &format!("\"idempotency_key\": \"{long}\""),
+    ] {
+        cases.metadata(fields);
+    }
+    let other = |metadata: &str| format!("{{\"job\": {{\"name\": \"noop\", \"metadata\": {metadata}}}}}");
+    let unknown = "{\"job\": {\"name\": \"nope\", \"metadata\": {\"kind\": \"Generic\"}}}";
+    cases.add(Method::POST, "/api/v1/jobs", unknown, 400, "unknown_name");
+    cases.add(Method::POST, "/api/v1/jobs", other("{\"kind\": \"Periodic\"}"), 501, "not_served_yet");
+    let hook = "{\"job\": {\"name\": \"noop\", \"status_hook\": \"http://h\", \"metadata\": {\"kind\": \"Generic\"}}}";
+    cases.add(Method::POST, "/api/v1/jobs", hook, 501, "not_served_yet");
+    let image =
+        "{\"job\": {\"name\": \"demo\", \"parameters\": {\"image\": \"x\"}, \"metadata\": {\"kind\": \"Generic\"}}}";
+    cases.body(image);
+    cases.body(image.replace("{\"image\": \"x\"}", "{}"));
+    cases.body(image.replace("{\"image\": \"x\"}", "[1]"));
+    cases.body(image.replace("\"x\"", "\"demo\", \"seconds\": -1"));
+}
+
+fn parameters_that_are_ambiguous_or_deep(cases: &mut Cases) {
+    cases.parameters("{\"a\": 1, \"a\": 2}");
+    cases.parameters("{\"a\": 1, \"\\u0061\": 2}");
+    cases.parameters("{\"x\": [{\"b\": {\"c\": 1, \"c\": 1}}]}");
+    cases.parameters("[{\"\": 0, \"\": 0}]");
+    cases.body("{\"job\": {\"name\": \"noop\", \"name\": \"demo\", \"metadata\": {\"kind\": \"Generic\"}}}");
+    cases.body("{\"job\": {\"name\": \"noop\", \"metadata\": {\"kind\": \"Generic\"}}, \"job\": {}}");
+    cases.metadata("\"kind\": \"Generic\", \"kind\": \"Scheduled\"");
+    for depth in [65, 66, 200, 20_000, 100_000] {
+        cases.parameters(&format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+        if depth < 30_000 {
+            cases.parameters(&format!("{}0{}", "{\"a\":".repeat(depth), "}".repeat(depth)));
+        }
+    }
+    cases.body("[".repeat(200_000));
+    cases.body("{\"a\":".repeat(40_000));
+}
+
+fn ids(cases: &mut Cases) {
+    let long = "x".repeat(65);
+    for id in [
+        "short",
+        "..%2f..%2fetc%2fpasswd",
+        "%00%00%00%00%00%00%00%00",
+        "with%20space",
+        "a%2Fb%2Fc%2Fd%2Fe",
+        "caf%C3%A9-caf%C3%A9",
+        "%2e%2e%2f%2e%2e%2f",
+        "12345678;rm",
+        "12345678'--",
+        "%0d%0aSet-Cookie",
+        long.as_str(),
+    ] {
+        for (method, path) in [
+            (Method::GET, format!("/api/v1/jobs/{id}")),
+            (Method::GET, format!("/api/v1/jobs/{id}/log")),
+            (Method::POST, format!("/api/v1/jobs/{id}")),
+            (Method::DELETE, format!("/api/v1/jobs/{id}")),
+        ] {
+            cases.add(method, &path, "{\"action\": \"stop\"}", 400, "invalid_id");
+        }
+    }
+    cases.add(Method::GET, "/api/v1/jobs/%ff%ff%ff%ff%ff%ff%ff%ff", "", 400, "invalid_request");
+    let unknown = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
+    for (method, path) in [
+        (Method::GET, unknown.to_owned()),
+        (Method::GET, format!("{unknown}?wait=30s")),
+        (Method::GET, format!("{unknown}/log")),
+        (Method::GET, format!("{unknown}/log?follow=true")),
+        (Method::POST, unknown.to_owned()),
+        (Method::DELETE, unknown.to_owned()),
+    ] {
+        cases.add(method, &path, "{\"action\": \"retry\"}", 404, "unknown_job");
+    }
+}
+
+fn queries(cases: &mut Cases) {
+    for query in [
+        "status=lost",
+        "status=",
+        "limit=0",
+        "limit=1001",
+        "limit=-1",
+        "limit=ten",
+        "limit=1&limit=2",
+        "name=a%20b",
+        "name=",
+        "upstream=short",
+        "cursor=bogus",
+        "cursor=%00",
+        "stauts=error",
+        "x",
+        "status=error&y=1",
+        "limit=1%",
+        "cursor=eyJhIjoxfQ",
+        "limit=18446744073709551616",
+    ] {
+        // A lone percent sign is taken as it stands by the form encoding: then it is no number.
+        cases.add(Method::GET, &format!("/api/v1/jobs?{query}"), "", 400, "invalid_request");
+    }
+    let job = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
+    for query in ["wait=soon", "wait=", "wait=-1s", "wait=1s&wait=2s", "waits=1s"] {
+        cases.add(Method::GET, &format!("{job}?{query}"), "", 400, "invalid_request");
+    }
+    for query in ["follow=maybe", "tail=-1", "tail=x", "offset=1.5", "tail=1&offset=1", "lines=5"] {
+        cases.add(Method::GET, &format!("{job}/log?{query}"), "", 400, "invalid_request");
+    }
+}
+
+fn actions(cases: &mut Cases) {
+    let job = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "stop",
+        "{\"action\": 1}",
+        "{\"action\": null}",
+        "{\"action\": \"\"}",
+        "{\"action\": [\"stop\"]}",
+        "{\"action\": \"stop\", \"action\": \"retry\"}",
+    ] {
+        cases.add(Method::POST, job, body, 400, "invalid_request");
+    }
+    for action in ["kill", "pause", "stop ", "st\\u006Fpp", "恐"] {
+        cases.add(Method::POST, job, format!("{{\"action\": \"{action}\"}}"), 501, "unknown_action");
+    }
+}
+
+fn methods_and_paths(cases: &mut Cases) {
+    let job = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
+    for (method, path) in [
+        (Method::PUT, "/api/v1/jobs"),
+        (Method::PATCH, "/api/v1/jobs"),
+        (Method::DELETE, "/api/v1/jobs"),
+        (Method::OPTIONS, "/api/v1/jobs"),
+        (Method::PUT, job),
+        (Method::PATCH, job),
+        (Method::POST, &format!("{job}/log")),
+        (Method::DELETE, &format!("{job}/log")),
+        (Method::POST, "/api/v1/stats"),
+        (Method::POST, "/healthz"),
+    ] {
+        cases.add(method, path, "", 405, "method_not_allowed");
+    }
+    for path in [
+        "/",
+        "/api",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v2/jobs",
+        "/API/V1/JOBS",
+        "/api/v1/jobs/",
+        "/api/v1//jobs",
+        "/favicon.ico",
+        "/api/v1/jobs/a/b/c",
+        "/%2e%2e/etc/passwd",
+        "/api/v1/stats/",
+    ] {
+        cases.add(Method::GET, path, "", 404, "unknown_path");
+    }
+}
+
+fn sizes(cases: &mut Cases) {
+    let job = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
+    let submission = |bytes: usize| {
+        let frame =
+            "{\"job\": {\"name\": \"noop\", \"parameters\": {\"x\": \"\"}, \"metadata\": {\"kind\": \"Generic\"}}}";
+        frame.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - frame.len())))
+    };
+    for bytes in [SUBMIT_BYTES_MAX + 1, SUBMIT_BYTES_MAX + 4096, 600_000, 1_000_000] {
+        cases.add(Method::POST, "/api/v1/jobs", submission(bytes), 413, "body_too_large");
+    }
+    cases.add(Method::POST, job, vec![b' '; 16 * 1024 + 1], 413, "body_too_large");
+    // What a tree would make a hundred times larger.
+    let amplified = |item: &str| format!("{{\"a\": [{}0]}}", item.repeat(200_000 / item.len()));
+    for item in ["[0],", "{\"\":0},", "0,", "\"\","] {
+        cases.body(amplified(item));
+    }
+}
+
+#[tokio::test]
+async fn malformed_requests_get_the_right_error_and_change_nothing() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let service = Service::start(&Setup::real(data.path(), 1)).await?;
+    let client = reqwest::Client::new();
+    let before = service.memory()?;
+    let all = cases();
+    ensure!(all.len() >= 200, "only {} cases", all.len());
+
+    let mut wrong = Vec::new();
+    for case in &all {
+        let answer = client
+            .request(case.method.clone(), format!("{}{}", service.url, case.path))
+            .header("authorization", format!("Harbor-Secret {}", service.secret))
+            .body(case.body.clone())
+            .send()
+            .await?;
+        let code = answer.status().as_u16();
+        let has_type = answer.headers().get("content-type").is_some_and(|value| value == "application/json");
+        let allows = code != 405 || answer.headers().get("allow").is_some_and(|allow| !allow.is_empty());
+        let text = answer.text().await?;
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let is_error = has_type
+            && allows
+            && body["code"].as_u64() == Some(code.into())
+            && ["err", "description"].iter().all(|field| body[field].as_str().is_some_and(|text| !text.is_empty()));
+        if !is_error || code != case.code || body["reason"] != case.reason {
+            wrong.push(format!("{}\n    expected {} {}, got {code} {text}", case.what, case.code, case.reason));
+        }
+    }
+    let api = service.api();
+    let jobs = api.list("").await?;
+    let grown = service.memory()?.saturating_sub(before);
+    println!("{} malformed requests, memory grew by {} KiB", all.len(), grown >> 10);
+
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+    assert!(jobs.is_empty(), "something was written: {jobs:?}");
+    assert!(grown < 64 << 20, "memory grew by {grown} bytes");
+    let largest = json!({"image": "demo:1", "seconds": 0, "x": "x".repeat(SUBMIT_BYTES_MAX - 200)});
+    api.submit("demo", largest, json!({})).await?;
+    Ok(())
+}
+
+/// Sends bytes and reads until the service closes, or the time is up.
+async fn raw(service: &Service, bytes: &[u8], limit: Duration) -> Result<(Vec<u8>, bool)> {
+    let address = service.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await?;
+    // The service may have closed before all is sent: then its answer is what counts.
+    drop(stream.write_all(bytes).await);
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(limit, stream.read_to_end(&mut answer)).await.is_ok();
+    Ok((answer, closed))
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_http_are_answered_or_cut_off() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let service = Service::start(&Setup::real(data.path(), 1)).await?;
+    let before = service.memory()?;
+    let head = "POST /api/v1/jobs HTTP/1.1\r\nHost: h\r\n";
+    let auth = format!("Authorization: Harbor-Secret {}\r\n", service.secret);
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("garbage", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n".to_vec(), "400"),
+        ("no version", b"GET /healthz\r\n\r\n".to_vec(), "400"),
+        ("a bad version", b"GET /healthz HTTP/9.9\r\nHost: h\r\n\r\n".to_vec(), "400"),
+        ("a control character in a header", format!("{head}X: a\x01b\r\n\r\n").into_bytes(), "400"),
+        ("a header without a colon", format!("{head}nonsense\r\n\r\n").into_bytes(), "400"),
+        ("a head of 20 KiB", format!("{head}X: {}\r\n\r\n", "x".repeat(20_000)).into_bytes(), "431"),
+        ("a path of 20 KiB", format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(20_000)).into_bytes(), "4"),
+        ("200 headers", format!("{head}{}\r\n", "A: b\r\n".repeat(200)).into_bytes(), "431"),
+        ("two lengths", format!("{head}Content-Length: 1\r\nContent-Length: 2\r\n\r\nab").into_bytes(), "400"),
+        ("a negative length", format!("{head}Content-Length: -1\r\n\r\n").into_bytes(), "400"),
+        ("a bad chunk", format!("{head}{auth}Transfer-Encoding: chunked\r\n\r\nzz\r\n").into_bytes(), "400"),
+        (
+            "a chunk that lies",
+            format!("{head}{auth}Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nx").into_bytes(),
+            "4",
+        ),
+        (
+            "length and chunks",
+            format!("{head}{auth}Content-Length: 5\r\nTransfer-Encoding: gzip\r\n\r\nabcde").into_bytes(),
+            "4",
+        ),
+    ];
+    for (what, bytes, expected) in cases {
+        let (answer, closed) = raw(&service, &bytes, Duration::from_secs(15)).await?;
+        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
+        assert!(closed, "{what}: the connection stays open; {line:?}");
+        assert!(line.starts_with(&format!("HTTP/1.1 {expected}")), "{what}: {line:?}");
+    }
+    assert!(service.api().list("").await?.is_empty());
+    assert!(service.memory()?.saturating_sub(before) < 64 << 20);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_stop_halfway_are_closed_and_cost_others_nothing() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let service = Service::start(&Setup::real(data.path(), 1)).await?;
+    let before = service.memory()?;
+    let auth = format!("Authorization: Harbor-Secret {}\r\n", service.secret);
+    let kinds: [(&str, String); 6] = [
+        ("silent", String::new()),
+        ("half an HTTP/2 preface", "PRI * HTTP/2.0\r\n".to_owned()),
+        ("a whole HTTP/2 preface and nothing more", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+        ("half a head", "GET /api/v1/jobs HTTP/1.1\r\nHost: h\r\nX".to_owned()),
+        ("half a body", format!("POST /api/v1/jobs HTTP/1.1\r\nHost: h\r\n{auth}Content-Length: 100\r\n\r\n{{\"job\"")),
+        ("half a second head", "GET /healthz HT".to_owned()),
+    ];
+    let started = now();
+    let mut waiting = Vec::new();
+    for (what, bytes) in &kinds {
+        for _ in 0..50 {
+            let (what, bytes) = ((*what).to_owned(), bytes.clone());
+            let address = service.url.trim_start_matches("http://").to_owned();
+            waiting.push(tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await?;
+                if what == "half a second head" {
+                    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").await?;
+                    stream.read_exact(&mut [0; 15]).await?;
+                }
+                stream.write_all(bytes.as_bytes()).await?;
+                let mut answer = Vec::new();
+                let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+                anyhow::Ok((what, answer, closed.is_ok(), now() - started))
+            }));
+        }
+    }
+    let api = service.api();
+    let mut slowest = Duration::ZERO;
+    while started.elapsed() < Duration::from_secs(9) {
+        let asked = now();
+        api.list("status=running").await?;
+        slowest = slowest.max(asked.elapsed());
+        pause(Duration::from_millis(20)).await; // bounded poll
+    }
+    let memory = service.memory()?.saturating_sub(before);
+
+    let mut latest = Duration::ZERO;
+    for waiter in waiting {
+        let (what, answer, closed, after) = waiter.await??;
+        assert!(closed, "{what}: still open after {after:?}");
+        latest = latest.max(after);
+        if what == "half a body" {
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            assert!(text.starts_with("HTTP/1.1 408") && text.contains("\"reason\":\"body_timeout\""), "{text}");
+        }
+    }
+    println!(
+        "300 half-open connections: the last closed after {latest:?}, slowest GET meanwhile {slowest:?}, memory +{} KiB",
+        memory >> 10
+    );
+    assert!(latest < Duration::from_secs(15), "{latest:?}");
+    assert!(slowest < Duration::from_secs(1), "a GET took {slowest:?} meanwhile");
+    assert!(memory < 64 << 20, "memory grew by {memory} bytes");
+    assert!(api.list("").await?.is_empty());
+    Ok(())
+}
