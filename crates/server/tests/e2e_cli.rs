@@ -1,5 +1,6 @@
 //! Goal: a person gets through a job's life with the command line alone, and is told what to do when something is wrong.
 //! Method: the real binary as service and as client, its output and exit codes.
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests may fail as tests do")]
 
 mod chaos;
 

@@ -1,6 +1,7 @@
 //! Goal: the life of a job as a client sees it: submit, run, read back, schedule, retry, stop, cancel, log, list.
 //! Method: the real binary on a port of its own, driven by our own typed client, and by plain requests where the exact
 //! bytes matter.
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests may fail as tests do")]
 
 mod chaos;
 
