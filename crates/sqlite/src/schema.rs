@@ -66,6 +66,9 @@ fn common(conn: &Connection) -> Result<(), OpenError> {
     conn.pragma_update(None, "cache_size", -64 * 1024)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    // One plan for a statement, whatever is bound to it. Without this SQLite may look at the values to prove that a partial
+    // index fits, and then prepares the statement anew for each of them.
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(())
 }
