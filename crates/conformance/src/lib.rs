@@ -7,6 +7,16 @@
 //! jobservice_conformance::suite!(MyFactory::new());
 //! ```
 //!
+//! Beside the cases, which are examples, `suite!` brings:
+//! * `race`: the few places where threads meet (stop against claim, finish against reap, 64 submitters of one unique
+//!   key), repeated many times over several threads;
+//! * `lost_answers`: a small worker pool over [`faulty::Faulty`], a store that loses answers and refuses calls by a seeded
+//!   plan: nothing may be counted twice, no job may be stranded;
+//! * [`model`]: random operations, applied to `MemoryStore` and to the store under test; every answer and the whole state
+//!   are compared, and every cell of the lifecycle table is reached.
+//!
+//! Stores with files add [`crash`]: a child process is aborted at its n-th write, and what it was promised is looked for.
+//!
 //! Each case ends with an audit of the store, which nobody has to remember. No case sleeps: time is a [`ManualClock`],
 //! ids and random numbers are counters or come from a seed that is printed when something fails.
 //!
@@ -27,6 +37,7 @@ pub mod bench;
 pub mod build;
 pub mod cases;
 pub mod counts;
+pub mod crash;
 pub mod dump;
 pub mod faulty;
 pub mod model;

@@ -23,6 +23,8 @@ use jobservice_core::memory::MemoryStore;
 use jobservice_core::store::Store;
 use jobservice_core::{Clock, ManualClock, invariant};
 
+pub(crate) use make::spec as plain_spec;
+
 use self::answers::Answers;
 use self::coverage::Coverage;
 use self::generator::Generator;

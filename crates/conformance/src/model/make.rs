@@ -15,7 +15,7 @@ use crate::bench::{name, seconds};
 pub(super) const TAGS: [&str; 3] = ["nightly", "eu", "Größe 1"];
 
 /// What a job without any wish asks for.
-pub(super) fn spec(named: &str, now: Time) -> Spec {
+pub(crate) fn spec(named: &str, now: Time) -> Spec {
     Spec {
         name: name(named),
         kind: Kind::Generic,
