@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::buffer::{Buffer, Dropped, Taken};
-use super::core::{Core, FENCE_TRUST};
+use super::core::Core;
+use super::round::FENCE_TRUST;
 use super::{Level, line};
 
 /// How long [`JobLog::close`] waits at the most: a hung disk must not keep a job from reporting its end.
@@ -217,11 +218,12 @@ impl RunLog {
 
     fn push(self: &Arc<Self>, level: Level, line: &[u8]) {
         let core = &self.core;
-        if core.is_closed() {
+        let mut state = self.state.lock();
+        // Under the lock, so that the flusher's last look at the buffer comes after the last line.
+        if core.is_sealed() {
             core.counters.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let mut state = self.state.lock();
         let before = state.buffer.bytes();
         let caps = core.limits.caps(state.bytes, core.buffered.load(Ordering::Relaxed));
         let dropped = state.buffer.push(line, level, caps);

@@ -16,7 +16,7 @@
 //!   of that are kept, and the cut is marked with the number of bytes that are missing.
 //!
 //! The way of a line: [`JobLog`] (handle.rs) formats it (line.rs) into the run's bounded buffer (buffer.rs); the flusher
-//! (core.rs) fences it and hands it to the backends.
+//! (round.rs) fences it and hands it to the backends.
 
 mod backend;
 mod buffer;
@@ -27,6 +27,7 @@ mod layer;
 mod level;
 mod line;
 mod read;
+mod round;
 mod sink;
 mod std_output;
 mod store;
@@ -209,6 +210,8 @@ impl JobLogs {
 mod bench_test;
 #[cfg(test)]
 mod disk_test;
+#[cfg(test)]
+mod fence_test;
 #[cfg(test)]
 mod flood_test;
 #[cfg(test)]
