@@ -129,20 +129,15 @@ fn days(fields: &Fields) -> Option<String> {
 
 fn days_of_month(field: &Field) -> String {
     let mut entries = Vec::new();
-    if let Some(step) = field.step.filter(|step| *step > 1 && field.values & 0b10 != 0) {
-        let ending = match step {
-            2 | 22 => "nd",
-            3 | 23 => "rd",
-            21 => "st",
-            _ => "th",
-        };
-        entries.push(format!("every {step}{ending} day of the month, from the first on,"));
+    if field.step.is_some_and(|step| step > 1) && field.values.count_ones() > 3 {
+        let first: Vec<String> = field.list().take(3).map(|day| day.to_string()).collect();
+        entries.push(format!("days {} and so on of the month", first.join(", ")));
     } else if field.values != 0 {
         let plural = if field.values.is_power_of_two() { "" } else { "s" };
         entries.push(format!("day{plural} {} of the month", list(field)));
     }
     entries.extend(field.specials.iter().map(special));
-    join(&entries).trim_end_matches(',').to_owned()
+    join(&entries)
 }
 
 fn days_of_week(field: &Field) -> String {

@@ -194,7 +194,7 @@ fn clock_changes_of_odd_zones_are_as_the_model_says() {
     ];
     for (zone, first) in zones {
         let last = if soak() { 2040 } else { first };
-        assert!(check_zone(zone, first, last, hours()) > 0, "{zone} has no changes");
+        assert!(check_zone(zone, first, last, hours().min(6)) > 0, "{zone} has no changes");
     }
     // It went over the date line: 30 December 2011 was not.
     assert!(check_zone("Pacific/Apia", 2011, 2011, 26) > 0);
