@@ -127,13 +127,29 @@ pub(crate) fn audit(conn: &Connection) -> Result<Vec<String>, Failure> {
 }
 
 /// What must select nothing, and what it means if it selects something.
-const SENTENCES: [(&str, &str); 8] = [
+const SENTENCES: [(&str, &str); 11] = [
     (
         "the time to reap at is set although the job does not run",
         "SELECT id FROM jobs WHERE reap_at IS NOT NULL AND status <> 2",
     ),
     ("a running job has no time to reap at", "SELECT id FROM jobs WHERE reap_at IS NULL AND status = 2"),
     ("a record was set aside because it could not be read", "SELECT id FROM jobs WHERE status = 7"),
+    (
+        "a job that was never claimed has a history",
+        "SELECT id FROM jobs WHERE attempt = 0 AND status < 2 AND coalesce(started_at, finished_at, die_at, expires_at, \
+         lease_nonce, lease_pool, lease_until, abort_at, reap_at, signal, signal_until, ended_attempt, ended_nonce, \
+         ended_how, ended_status, ended_at, check_in, check_in_at, error, result, attempts) IS NOT NULL",
+    ),
+    (
+        "an execution is not in the table of executions as its record says",
+        "SELECT id FROM jobs WHERE upstream IS NOT NULL AND NOT EXISTS (SELECT 1 FROM executions \
+         WHERE executions.upstream = jobs.upstream AND job = seq AND live = (status < 3))",
+    ),
+    (
+        "the table of executions names a job that is none",
+        "SELECT job FROM executions WHERE NOT EXISTS (SELECT 1 FROM jobs \
+         WHERE seq = job AND jobs.upstream = executions.upstream)",
+    ),
     (
         "a tag names a job that does not exist",
         "SELECT tag FROM job_tags WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE seq = job)",

@@ -10,6 +10,7 @@ use jobservice_core::lifecycle::{self, Change, Event, Refusal};
 use jobservice_core::notices::SignalNotice;
 
 use crate::call::Failure;
+use crate::names::Slot;
 use crate::row::{self, Binder, Record};
 use crate::session::Session;
 
@@ -137,7 +138,8 @@ impl Session<'_> {
         if status != before.status {
             self.names.moved(slot, Some(before.status), Some(status));
             self.news.changed.push(record.job.id.clone());
-            self.moved(record, &before, now);
+            self.moved(record, slot, &before, now);
+            self.set_live(record, &before)?;
         }
         if let Some(event) = change.event {
             self.put_event(record, &event)?;
@@ -147,9 +149,8 @@ impl Session<'_> {
     }
 
     /// Numbers, hints and news of a job whose status changed.
-    fn moved(&mut self, record: &Record, before: &State, now: Time) {
+    fn moved(&mut self, record: &Record, slot: Slot, before: &State, now: Time) {
         let state = &record.job.state;
-        let slot = self.names.slot(&record.job.spec.name);
         match state.status {
             Status::Pending => {
                 self.names.hint(slot, state.crashes > 0);
@@ -178,6 +179,19 @@ impl Session<'_> {
         }
     }
 
+    /// Notes whether an execution still counts as one that overlaps.
+    fn set_live(&mut self, record: &Record, before: &State) -> Result<(), Failure> {
+        let live = !record.job.state.status.is_final();
+        if let Some(upstream) = &record.job.spec.upstream
+            && live == before.status.is_final()
+        {
+            let mut set =
+                self.conn.prepare_cached("UPDATE executions SET live = ?1 WHERE upstream = ?2 AND job = ?3")?;
+            set.execute((live, upstream.as_str(), record.seq))?;
+        }
+        Ok(())
+    }
+
     fn tell_signal(&mut self, record: &Record, before: &State) {
         let state = &record.job.state;
         if state.signal != before.signal
@@ -198,7 +212,10 @@ impl Session<'_> {
         match width {
             Width::Claimed => bind_claimed(&mut binder, state)?,
             Width::Finished => bind_finished(&mut binder, state)?,
-            Width::All => row::bind_state(&mut binder, state)?,
+            Width::All => {
+                row::bind_beginning(&mut binder, state)?;
+                row::bind_history(&mut binder, state)?;
+            }
         }
         binder.put(record.seq)?;
         match binder.execute()? {
@@ -214,6 +231,10 @@ impl Session<'_> {
         self.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
         for tag in &job.spec.tags {
             self.conn.prepare_cached("DELETE FROM job_tags WHERE tag = ?1 AND job = ?2")?.execute((&**tag, seq))?;
+        }
+        if let Some(upstream) = &job.spec.upstream {
+            let mut forget = self.conn.prepare_cached("DELETE FROM executions WHERE upstream = ?1 AND job = ?2")?;
+            forget.execute((upstream.as_str(), seq))?;
         }
         if job.spec.hook.is_some() {
             self.forget_events(*seq)?;

@@ -187,7 +187,8 @@ impl Session<'_> {
     /// The job ids that live executions of a parent have.
     pub(crate) fn live(&mut self, upstream: &JobId) -> Result<Vec<JobId>, Failure> {
         let mut live = self.conn.prepare_cached(
-            "SELECT id FROM jobs INDEXED BY jobs_live WHERE upstream = ?1 AND upstream IS NOT NULL AND status < 3 ORDER BY id",
+            "SELECT id FROM executions INDEXED BY executions_live CROSS JOIN jobs ON seq = job
+             WHERE executions.upstream = ?1 AND live = 1 ORDER BY id",
         )?;
         let mut rows = live.query([upstream.as_str()])?;
         let mut ids = Vec::new();

@@ -29,15 +29,24 @@ impl Session<'_> {
             return Ok(Inserted::IdTaken);
         }
         let seq = self.new_seq();
-        let mut binder = Binder::new(&mut self.hot.insert);
+        let begins = row::is_beginning(state);
+        let mut binder = Binder::new(if begins { &mut self.hot.insert } else { &mut self.hot.insert_whole });
         row::bind_spec(&mut binder, seq, &job.id, spec)?;
-        row::bind_state(&mut binder, state)?;
+        row::bind_beginning(&mut binder, state)?;
+        if !begins {
+            row::bind_history(&mut binder, state)?;
+        }
         if binder.execute()? == 0 {
             return self.in_the_way(new);
         }
         for tag in &spec.tags {
             let mut add = self.conn.prepare_cached("INSERT OR IGNORE INTO job_tags (tag, job) VALUES (?1, ?2)")?;
             add.execute((&**tag, seq))?;
+        }
+        if let Some(upstream) = &spec.upstream {
+            let mut add =
+                self.conn.prepare_cached("INSERT INTO executions (upstream, job, live) VALUES (?1, ?2, ?3)")?;
+            add.execute((upstream.as_str(), seq, !state.status.is_final()))?;
         }
         if let Some(key) = idempotency_key {
             let mut add = self.conn.prepare_cached(

@@ -158,7 +158,7 @@ fn newest(query: &Query, place: Option<&Place>, columns: &str, values: &mut Vec<
     let (from, seq) = match (&query.upstream, &query.tag, &query.name) {
         (Some(upstream), _, _) => {
             values.push(Value::Text(upstream.as_str().to_owned()));
-            ("jobs INDEXED BY jobs_upstream WHERE upstream = ? AND upstream IS NOT NULL", "seq")
+            ("executions CROSS JOIN jobs ON seq = job WHERE executions.upstream = ?", "job")
         }
         (None, Some(tag), _) => {
             values.push(Value::Text(tag.to_string()));
@@ -177,6 +177,7 @@ fn newest(query: &Query, place: Option<&Place>, columns: &str, values: &mut Vec<
         }
         _ => String::new(),
     };
+    let columns = columns.replace(" upstream,", " jobs.upstream,");
     format!("SELECT {columns} FROM {from} {after} ORDER BY {seq} DESC")
 }
 

@@ -53,8 +53,8 @@ const PLANS: [&str; 16] = [
     "Newest by name after a place: SEARCH jobs USING INDEX jobs_name (name=? AND rowid<?)",
     "Newest by tag: SEARCH job_tags USING PRIMARY KEY (tag=?) | SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
     "Newest by tag after a place: SEARCH job_tags USING PRIMARY KEY (tag=? AND job<?) | SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
-    "Newest by upstream: SEARCH jobs USING INDEX jobs_upstream (upstream=?)",
-    "Newest by upstream after a place: SEARCH jobs USING INDEX jobs_upstream (upstream=? AND rowid<?)",
+    "Newest by upstream: SEARCH executions USING PRIMARY KEY (upstream=?) | SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
+    "Newest by upstream after a place: SEARCH executions USING PRIMARY KEY (upstream=? AND job<?) | SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
     "Due: SCAN jobs USING INDEX jobs_due",
     "Due after a place: SEARCH jobs USING INDEX jobs_due ((run_at,id)>(?,?))",
     "Ready: MERGE (UNION ALL) | LEFT | SCAN jobs USING INDEX jobs_ready \

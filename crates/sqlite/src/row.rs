@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobservice_core::job::{
-    Attempt, CheckIn, Ended, EndedHow, Job, Kind, Lease, Retention, Signal, SignalState, Spec, State, Status,
+    Attempt, AttemptOutcome, CheckIn, Ended, EndedHow, Job, Kind, Lease, Retention, Signal, SignalState, Spec, State,
+    Status,
 };
 use jobservice_core::unique::{Scope, Unique};
 use jobservice_core::{JobId, Name, PoolId, Time};
@@ -20,41 +21,15 @@ use crate::call::Failure;
 pub(crate) const SPEC_COLUMNS: &str = "seq, id, name, priority, kind, max_fails, timeout_ms, enqueued_at, \
      success_seconds, stopped_seconds, error_seconds, scope, digest, upstream, hook, tags, parameters";
 
-/// What transitions change, in the order of [`bind_state`].
-pub(crate) const STATE_COLUMNS: [&str; 32] = [
-    "status",
-    "version",
-    "attempt",
-    "fails",
-    "crashes",
-    "releases",
-    "event_seq",
-    "holds_key",
-    "ready_at",
-    "run_at",
-    "started_at",
-    "finished_at",
-    "die_at",
-    "expires_at",
-    "updated_at",
-    "lease_nonce",
-    "lease_pool",
-    "lease_until",
-    "abort_at",
-    "reap_at",
-    "signal",
-    "signal_until",
-    "ended_attempt",
-    "ended_nonce",
-    "ended_how",
-    "ended_status",
-    "ended_at",
-    "check_in",
-    "check_in_at",
-    "error",
-    "result",
-    "attempts",
-];
+/// What a job has from its submission on, in the order of [`bind_beginning`]. All other columns of the state are null
+/// until it is claimed or ends.
+pub(crate) const BEGINNING_COLUMNS: &str =
+    "status, version, attempt, fails, crashes, releases, event_seq, holds_key, ready_at, run_at, updated_at";
+
+/// What comes with its runs and its end, in the order of [`bind_history`].
+pub(crate) const HISTORY_COLUMNS: &str = "started_at, finished_at, die_at, expires_at, \
+     lease_nonce, lease_pool, lease_until, abort_at, reap_at, signal, signal_until, \
+     ended_attempt, ended_nonce, ended_how, ended_status, ended_at, check_in, check_in_at, error, result, attempts";
 
 /// A record and the number of its row.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +40,7 @@ pub(crate) struct Record {
 
 /// All columns, as [`read`] wants them.
 pub(crate) fn columns() -> String {
-    format!("{SPEC_COLUMNS}, {}", STATE_COLUMNS.join(", "))
+    format!("{SPEC_COLUMNS}, {BEGINNING_COLUMNS}, {HISTORY_COLUMNS}")
 }
 
 /// Binds values one after the other.
@@ -117,56 +92,75 @@ pub(crate) fn bind_spec(binder: &mut Binder<'_, '_>, seq: i64, id: &JobId, spec:
     Ok(())
 }
 
-pub(crate) fn bind_state(binder: &mut Binder<'_, '_>, state: &State) -> Result<(), Failure> {
-    // Taken apart by name, so that a new field does not compile until it is stored.
+/// In the order of [`BEGINNING_COLUMNS`].
+pub(crate) fn bind_beginning(binder: &mut Binder<'_, '_>, state: &State) -> Result<(), Failure> {
+    binder.put(status_number(state.status))?;
+    binder.put(state.version as i64)?;
+    binder.put(state.attempt)?;
+    binder.put(state.fails)?;
+    binder.put(state.crashes)?;
+    binder.put(state.releases)?;
+    binder.put(state.event_seq)?;
+    binder.put(state.holds_key)?;
+    binder.put(state.ready_at.as_millis())?;
+    binder.put(millis(state.run_at))?;
+    binder.put(state.updated_at.as_millis())?;
+    Ok(())
+}
+
+/// In the order of [`HISTORY_COLUMNS`].
+pub(crate) fn bind_history(binder: &mut Binder<'_, '_>, state: &State) -> Result<(), Failure> {
+    binder.put(millis(state.started_at))?;
+    binder.put(millis(state.finished_at))?;
+    binder.put(millis(state.die_at))?;
+    binder.put(millis(state.expires_at))?;
+    bind_lease(binder, state)?;
+    binder.put(state.signal.map(|signal| signal_number(signal.signal)))?;
+    binder.put(state.signal.map(|signal| signal.until.as_millis()))?;
+    bind_ended(binder, state.ended.as_ref())?;
+    binder.put(state.check_in.as_ref().map(|check_in| &*check_in.message))?;
+    binder.put(state.check_in.as_ref().map(|check_in| check_in.at.as_millis()))?;
+    binder.put(state.error.as_deref())?;
+    binder.put(state.result.as_deref())?;
+    bind_attempts(binder, &state.attempts)
+}
+
+/// Whether nothing has happened to the job yet, so that [`bind_beginning`] tells all of it.
+pub(crate) fn is_beginning(state: &State) -> bool {
+    // Taken apart by name, so that a new field does not compile until it is known here.
     let State {
         status,
-        version,
-        attempt,
-        lease: _,
-        ended,
-        fails,
-        crashes,
-        releases,
-        event_seq,
-        signal,
-        holds_key,
-        ready_at,
-        run_at,
-        started_at,
-        finished_at,
-        die_at,
-        expires_at,
-        updated_at,
-        check_in,
-        error,
-        result,
+        version: _,
+        attempt: 0,
+        lease: None,
+        ended: None,
+        fails: _,
+        crashes: _,
+        releases: _,
+        event_seq: _,
+        signal: None,
+        holds_key: _,
+        ready_at: _,
+        run_at: _,
+        started_at: None,
+        finished_at: None,
+        die_at: None,
+        expires_at: None,
+        updated_at: _,
+        check_in: None,
+        error: None,
+        result: None,
         attempts,
-    } = state;
-    binder.put(status_number(*status))?;
-    binder.put(*version as i64)?;
-    binder.put(attempt)?;
-    binder.put(fails)?;
-    binder.put(crashes)?;
-    binder.put(releases)?;
-    binder.put(event_seq)?;
-    binder.put(holds_key)?;
-    binder.put(ready_at.as_millis())?;
-    binder.put(millis(*run_at))?;
-    binder.put(millis(*started_at))?;
-    binder.put(millis(*finished_at))?;
-    binder.put(millis(*die_at))?;
-    binder.put(millis(*expires_at))?;
-    binder.put(updated_at.as_millis())?;
-    bind_lease(binder, state)?;
-    binder.put(signal.map(|signal| signal_number(signal.signal)))?;
-    binder.put(signal.map(|signal| signal.until.as_millis()))?;
-    bind_ended(binder, ended.as_ref())?;
-    binder.put(check_in.as_ref().map(|check_in| &*check_in.message))?;
-    binder.put(check_in.as_ref().map(|check_in| check_in.at.as_millis()))?;
-    binder.put(error.as_deref())?;
-    binder.put(result.as_deref())?;
-    bind_attempts(binder, attempts)
+    } = state
+    else {
+        return false;
+    };
+    attempts.is_empty() && waits_for_its_first_claim(*status, 0)
+}
+
+/// A job of which this is true has no history. The audit looks whether its columns are null indeed.
+fn waits_for_its_first_claim(status: Status, attempt: u32) -> bool {
+    attempt == 0 && matches!(status, Status::Scheduled | Status::Pending)
 }
 
 /// The lease and, for the index, the time at which the service must look at it.
@@ -189,9 +183,38 @@ pub(crate) fn bind_ended(binder: &mut Binder<'_, '_>, ended: Option<&Ended>) -> 
     Ok(())
 }
 
+/// An attempt as it is stored: by place, for it is written with each job and stays with it.
+type StoredAttempt<Pool, Text> = (u32, Pool, i64, i64, AttemptOutcome, Text);
+
 pub(crate) fn bind_attempts(binder: &mut Binder<'_, '_>, attempts: &[Attempt]) -> Result<(), Failure> {
-    binder.put(if attempts.is_empty() { None } else { Some(to_json("attempts", attempts)?) })?;
+    if attempts.is_empty() {
+        binder.put(None::<&str>)?;
+        return Ok(());
+    }
+    let json = match attempts {
+        [only] => to_json("attempts", &[stored_attempt(only)])?,
+        all => to_json("attempts", &all.iter().map(stored_attempt).collect::<Vec<_>>())?,
+    };
+    binder.put(json)?;
     Ok(())
+}
+
+fn stored_attempt(of: &Attempt) -> StoredAttempt<&str, Option<&str>> {
+    let Attempt { attempt, pool, started_at, ended_at, outcome, error } = of;
+    (*attempt, pool.as_str(), started_at.as_millis(), ended_at.as_millis(), *outcome, error.as_deref())
+}
+
+fn read_attempts(text: &str) -> Result<Vec<Attempt>, Failure> {
+    let stored: Vec<StoredAttempt<PoolId, Option<Arc<str>>>> = from_json("attempts", text)?;
+    let attempt = |(attempt, pool, started_at, ended_at, outcome, error)| Attempt {
+        attempt,
+        pool,
+        started_at: Time::from_millis(started_at),
+        ended_at: Time::from_millis(ended_at),
+        outcome,
+        error,
+    };
+    Ok(stored.into_iter().map(attempt).collect())
 }
 
 pub(crate) fn to_json<T: serde::Serialize + ?Sized>(what: &str, value: &T) -> Result<String, Failure> {
@@ -294,20 +317,45 @@ fn read_job(cells: &mut Cells<'_, '_>, known: Option<&Name>) -> Result<Job, Fail
 
 fn read_state(cells: &mut Cells<'_, '_>) -> Result<State, Failure> {
     let status = needed("status", cells.number("status", status_of)?)?;
-    let version = cells.get::<i64>()? as u64;
-    let attempt = cells.get()?;
-    let (fails, crashes, releases) = (cells.get()?, cells.get()?, cells.get()?);
-    let event_seq = cells.get()?;
-    let holds_key = cells.get()?;
-    let ready_at = Time::from_millis(cells.get()?);
-    let (run_at, started_at, finished_at) = (cells.time()?, cells.time()?, cells.time()?);
-    let (die_at, expires_at) = (cells.time()?, cells.time()?);
-    let updated_at = Time::from_millis(cells.get()?);
+    let mut state = State {
+        status,
+        version: cells.get::<i64>()? as u64,
+        attempt: cells.get()?,
+        fails: cells.get()?,
+        crashes: cells.get()?,
+        releases: cells.get()?,
+        event_seq: cells.get()?,
+        holds_key: cells.get()?,
+        ready_at: Time::from_millis(cells.get()?),
+        run_at: cells.time()?,
+        updated_at: Time::from_millis(cells.get()?),
+        lease: None,
+        ended: None,
+        signal: None,
+        started_at: None,
+        finished_at: None,
+        die_at: None,
+        expires_at: None,
+        check_in: None,
+        error: None,
+        result: None,
+        attempts: Vec::new(),
+    };
+    // Most jobs that are claimed are claimed for the first time.
+    if !waits_for_its_first_claim(status, state.attempt) {
+        read_history(cells, &mut state)?;
+    }
+    Ok(state)
+}
+
+fn read_history(cells: &mut Cells<'_, '_>, state: &mut State) -> Result<(), Failure> {
+    (state.started_at, state.finished_at) = (cells.time()?, cells.time()?);
+    (state.die_at, state.expires_at) = (cells.time()?, cells.time()?);
 
     let nonce: Option<i64> = cells.get()?;
     let pool = cells.text()?.map(PoolId::new).map(valid).transpose()?;
     let (until, abort_at) = (cells.time()?, cells.time()?);
-    let lease = match (nonce, pool, until) {
+    state.lease = match (nonce, pool, until) {
         (Some(nonce), Some(pool), Some(until)) => Some(Lease { nonce: nonce as u64, pool, until, abort_at }),
         (None, None, None) => None,
         _ => return Err(Failure::Damaged("half a lease".to_owned())),
@@ -315,44 +363,22 @@ fn read_state(cells: &mut Cells<'_, '_>) -> Result<State, Failure> {
     // The time to reap at is for the index; it follows from lease and signal.
     cells.time()?;
     let signal = cells.number("signal", signal_of)?;
-    let signal = signal.zip(cells.time()?).map(|(signal, until)| SignalState { signal, until });
+    state.signal = signal.zip(cells.time()?).map(|(signal, until)| SignalState { signal, until });
 
     let ended = (cells.get::<Option<u32>>()?, cells.get::<Option<i64>>()?);
     let ended = (ended, cells.number("end of a lease", how_of)?, cells.number("status", status_of)?, cells.time()?);
-    let ended = match ended {
+    state.ended = match ended {
         ((Some(attempt), Some(nonce)), Some(how), Some(status), Some(at)) => {
             Some(Ended { attempt, nonce: nonce as u64, how, status, at })
         }
-        _ => None,
+        ((None, None), None, None, None) => None,
+        _ => return Err(Failure::Damaged("half an end of a lease".to_owned())),
     };
     let message = cells.shared()?;
-    let check_in = message.zip(cells.time()?).map(|(message, at)| CheckIn { message, at });
-    let (error, result) = (cells.shared()?, cells.shared()?);
-    let attempts = cells.text()?.map(|text| from_json("attempts", text)).transpose()?.unwrap_or_default();
-    Ok(State {
-        status,
-        version,
-        attempt,
-        lease,
-        ended,
-        fails,
-        crashes,
-        releases,
-        event_seq,
-        signal,
-        holds_key,
-        ready_at,
-        run_at,
-        started_at,
-        finished_at,
-        die_at,
-        expires_at,
-        updated_at,
-        check_in,
-        error,
-        result,
-        attempts,
-    })
+    state.check_in = message.zip(cells.time()?).map(|(message, at)| CheckIn { message, at });
+    (state.error, state.result) = (cells.shared()?, cells.shared()?);
+    state.attempts = cells.text()?.map(read_attempts).transpose()?.unwrap_or_default();
+    Ok(())
 }
 
 /// The number of a row that cannot be read: it is in no set, waits for `doctor`, and blocks nobody.

@@ -38,6 +38,7 @@ pub(crate) struct Hot<'c> {
     pub(crate) rollback: Statement<'c>,
     pub(crate) by_id: Statement<'c>,
     pub(crate) insert: Statement<'c>,
+    pub(crate) insert_whole: Statement<'c>,
     pub(crate) ready: Statement<'c>,
     pub(crate) update: Statement<'c>,
     pub(crate) update_claimed: Statement<'c>,
@@ -47,20 +48,24 @@ pub(crate) struct Hot<'c> {
 impl<'c> Hot<'c> {
     fn prepare(conn: &'c Connection) -> rusqlite::Result<Hot<'c>> {
         let columns = row::columns();
-        let marks = vec!["?"; columns.split(',').count()].join(", ");
+        // A taken id or unique key is an answer; which of the two it was is looked up when it happens.
+        let insert = |columns: &str| {
+            let marks = vec!["?"; columns.split(',').count()].join(", ");
+            format!("INSERT INTO jobs ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING")
+        };
         let update = |columns: &str| format!("UPDATE jobs SET {} = ? WHERE seq = ?", columns.replace(", ", " = ?, "));
         Ok(Hot {
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             commit: conn.prepare("COMMIT")?,
             rollback: conn.prepare("ROLLBACK")?,
             by_id: conn.prepare(&format!("SELECT {columns} FROM jobs WHERE id = ?"))?,
-            // A taken id or unique key is an answer; which of the two it was is looked up when it happens.
-            insert: conn.prepare(&format!("INSERT INTO jobs ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"))?,
+            insert: conn.prepare(&insert(&format!("{}, {}", row::SPEC_COLUMNS, row::BEGINNING_COLUMNS)))?,
+            insert_whole: conn.prepare(&insert(&columns))?,
             ready: conn.prepare(&format!(
                 "SELECT {columns} FROM jobs INDEXED BY jobs_ready WHERE status = 1 AND crashes = 0 AND name = ? \
                  ORDER BY priority DESC, ready_at, id LIMIT ?"
             ))?,
-            update: conn.prepare(&update(&row::STATE_COLUMNS.join(", ")))?,
+            update: conn.prepare(&update(&format!("{}, {}", row::BEGINNING_COLUMNS, row::HISTORY_COLUMNS)))?,
             update_claimed: conn.prepare(&update(commit::CLAIMED_COLUMNS))?,
             update_finished: conn.prepare(&update(commit::FINISHED_COLUMNS))?,
         })

@@ -47,7 +47,7 @@ CREATE TABLE jobs (
     hook            TEXT,
     tags            TEXT,               -- JSON array
     check_in        TEXT,
-    attempts        TEXT,               -- JSON array, oldest first
+    attempts        TEXT,               -- JSON, oldest first: [[attempt, pool, started_at, ended_at, outcome, error], ..]
     error           TEXT,
     result          TEXT,
     parameters      TEXT    NOT NULL
@@ -63,8 +63,15 @@ CREATE INDEX jobs_due        ON jobs (run_at, id) WHERE status = 0;
 CREATE INDEX jobs_running    ON jobs (name, reap_at, lease_pool) WHERE status = 2;
 CREATE INDEX jobs_final      ON jobs (status, expires_at, id) WHERE status >= 3;
 CREATE UNIQUE INDEX jobs_key ON jobs (digest) WHERE holds_key = 1;
-CREATE INDEX jobs_upstream   ON jobs (upstream) WHERE upstream IS NOT NULL;
-CREATE INDEX jobs_live       ON jobs (upstream) WHERE upstream IS NOT NULL AND status < 3;
+-- Executions of policies and sub jobs of jobs. A table, not an index: an index is opened by every statement that writes
+-- a job, this only by those of executions.
+CREATE TABLE executions (
+    upstream TEXT    NOT NULL,
+    job      INTEGER NOT NULL,
+    live     INTEGER NOT NULL,          -- whether it is not final
+    PRIMARY KEY (upstream, job)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX executions_live ON executions (upstream) WHERE live = 1;
 
 CREATE TABLE job_tags (
     tag TEXT    NOT NULL,
