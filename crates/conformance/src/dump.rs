@@ -32,8 +32,8 @@ pub fn difference(expected: &str, found: &str) -> String {
     let missing = expected.difference(&found).map(|record| ('-', record));
     let extra = found.difference(&expected).map(|record| ('+', record));
     let mut lines: Vec<(char, &String)> = missing.chain(extra).collect();
-    // The two versions of a record stand together.
-    lines.sort_by(|(a, one), (b, other)| head(one).cmp(head(other)).then(a.cmp(b)));
+    // The two versions of a record stand together, the expected one first.
+    lines.sort_by(|(a, one), (b, other)| head(one).cmp(head(other)).then(b.cmp(a)));
     for (sign, record) in lines.into_iter().take(LINES_MAX) {
         writeln!(text, "{sign} {record}").expect("a string takes all");
     }

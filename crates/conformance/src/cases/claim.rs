@@ -3,7 +3,7 @@
 use jobservice_core::job::{Lease, Status};
 use jobservice_core::limits::{GRACE, LEASE};
 use jobservice_core::share::{self, Share};
-use jobservice_core::store::{Finished, Held, OptionsChange};
+use jobservice_core::store::{Claim, Finished, Held, OptionsChange};
 use jobservice_core::JobId;
 
 use crate::bench::{Bench, POOL, lease, name, pool_id, seconds};
@@ -11,6 +11,7 @@ use crate::bench::{Bench, POOL, lease, name, pool_id, seconds};
 super::cases! { $ claim:
     claimed_job_runs_under_a_lease,
     claim_gives_the_run_its_time_and_grace,
+    any_nonce_makes_a_lease,
     claim_without_work_answers_with_nothing,
     claim_takes_no_more_than_its_slots,
     claim_for_no_slots_takes_nothing,
@@ -60,6 +61,19 @@ async fn claim_gives_the_run_its_time_and_grace(t: &Bench) {
     let job = t.claim_one("copy").await;
 
     assert_eq!(job.state.lease.unwrap().abort_at, Some(t.now() + seconds(90) + GRACE));
+}
+
+async fn any_nonce_makes_a_lease(t: &Bench) {
+    for nonce in [0, 1, u64::MAX, 1 << 63, (1 << 63) - 1] {
+        t.job("copy").insert().await;
+        let ask = Claim { nonce, ..t.ask(&["copy"]).build() };
+        let held = lease(&t.store.claim(&ask, t.now()).await.unwrap()[0]);
+
+        assert_eq!(held.nonce, nonce);
+        assert_eq!(t.extend(&held).await, Held::Held(None));
+        assert_eq!(t.finish_ok(&held).await, Finished::Applied(Status::Success));
+        assert_eq!(t.finish_ok(&held).await, Finished::Applied(Status::Success), "remembered as it was");
+    }
 }
 
 async fn claim_without_work_answers_with_nothing(t: &Bench) {

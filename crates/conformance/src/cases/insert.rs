@@ -1,5 +1,6 @@
 //! Jobs come in: `insert`.
 
+use jobservice_core::JobId;
 use jobservice_core::job::{Retention, Status};
 use jobservice_core::store::{Inserted, NewJob, Query};
 use jobservice_core::unique::Scope;
@@ -8,6 +9,7 @@ use crate::bench::{Bench, fatal, seconds};
 
 super::cases! { $ insert:
     inserted_job_is_kept_as_it_was_given,
+    longest_and_shortest_identifiers_are_kept,
     batch_is_answered_one_by_one_in_order,
     empty_batch_is_answered_with_nothing,
     thousand_jobs_go_in_one_call,
@@ -62,6 +64,16 @@ async fn inserted_job_is_kept_as_it_was_given(t: &Bench) {
     assert_eq!(t.get(&bare.id).await, bare);
     assert_eq!(t.get(&apart.id).await, apart);
     assert_eq!(t.find(&t.id()).await, None);
+}
+
+async fn longest_and_shortest_identifiers_are_kept(t: &Bench) {
+    for (id, name) in [("a-B_0000", "x".to_owned()), (&"z".repeat(64), "A:_.-9".repeat(21) + "zz")] {
+        let id = JobId::new(id).unwrap();
+        t.job(&name).id(&id).insert().await;
+
+        assert_eq!(t.get(&id).await.spec.name.as_str(), name);
+        assert_eq!(t.ask(&[&name]).ids().await, [id]);
+    }
 }
 
 async fn batch_is_answered_one_by_one_in_order(t: &Bench) {

@@ -2,6 +2,7 @@
 
 use jobservice_core::JobId;
 use jobservice_core::job::{Job, Status};
+use jobservice_core::limits::{INSERT_MAX, SCAN_MAX};
 use jobservice_core::store::{Query, StoreError};
 
 use crate::bench::{Bench, list_all, name, seconds};
@@ -19,6 +20,7 @@ super::cases! { $ list:
     filters_that_nothing_matches_list_nothing,
     every_list_is_complete_and_without_doubles_at_any_page_size,
     list_goes_on_where_it_was_while_jobs_come_and_go,
+    filter_without_an_index_finds_what_lies_behind_many_rows,
     foreign_cursor_is_not_valid,
     page_is_no_longer_than_its_limit,
     exact_page_has_no_next,
@@ -212,6 +214,22 @@ async fn list_goes_on_where_it_was_while_jobs_come_and_go(t: &Bench) {
 
     let rest = t.list(Query { cursor: first.next, limit: 2, ..Query::default() }).await;
     assert_eq!(rest, [ids[3].clone(), ids[1].clone(), ids[0].clone()]);
+}
+
+/// Goal: a page that looked at as much as it may is short, not the last. Method: the only match is the oldest of so many.
+async fn filter_without_an_index_finds_what_lies_behind_many_rows(t: &Bench) {
+    let wanted = t.with_status(Status::Stopped, "copy").await;
+    t.advance(seconds(1));
+    for _ in 0..SCAN_MAX / INSERT_MAX + 1 {
+        let jobs: Vec<Job> = (0..INSERT_MAX).map(|_| t.job("copy").build()).collect();
+        t.insert(jobs).await;
+    }
+    let query = Query { status: Some(Status::Stopped), limit: 5, ..by_name("copy") };
+
+    let first = t.store.list(&query).await.unwrap();
+
+    assert!(first.jobs.is_empty() && first.next.is_some(), "as many rows as a page may look at hold no match");
+    assert_eq!(t.list(query).await, [wanted]);
 }
 
 async fn foreign_cursor_is_not_valid(t: &Bench) {

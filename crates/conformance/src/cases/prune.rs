@@ -17,6 +17,7 @@ super::cases! { $ prune:
     prune_keeps_to_its_limit_and_says_that_there_is_more,
     job_with_undelivered_events_is_kept,
     job_is_pruned_once_its_events_are_delivered,
+    jobs_kept_for_their_events_do_not_hide_those_behind_them,
     events_past_their_deadline_go_and_then_their_job,
     events_before_their_deadline_stay,
     pruned_job_leaves_nothing_behind,
@@ -121,6 +122,19 @@ async fn job_is_pruned_once_its_events_are_delivered(t: &Bench) {
     t.delivered(&id, events.last().unwrap().seq).await;
 
     assert_eq!(t.prune().await.removed, [id]);
+}
+
+/// Goal: a sweep gets to the end. Method: more jobs that must stay than its limit, all of them before one that must go.
+async fn jobs_kept_for_their_events_do_not_hide_those_behind_them(t: &Bench) {
+    for _ in 0..5 {
+        t.bring(t.job("copy").hook().retention(1), Status::Success).await;
+    }
+    let last = t.bring(t.job("copy").retention(2), Status::Success).await;
+    t.advance(seconds(10));
+
+    let swept = t.store.prune(2, t.now()).await.unwrap();
+
+    assert_eq!((swept.removed, swept.more), (vec![last], false));
 }
 
 async fn events_past_their_deadline_go_and_then_their_job(t: &Bench) {
