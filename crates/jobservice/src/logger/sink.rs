@@ -55,3 +55,42 @@ impl Sink {
         tracing::warn!(log.backend = name, lines = lost, error, "{lost} job log lines lost: cannot write to {name}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+
+    use super::*;
+    use crate::logger::StdOutput;
+
+    /// The levels of the events that it sees.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<tracing::Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Seen {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn failing_backend_is_reported_once_a_minute_and_when_it_recovers() {
+        let seen = Seen::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(seen.clone()));
+        let sink = Sink::new(Arc::new(StdOutput::to(Box::new(std::io::sink())).unwrap()));
+        let start = Time::from_seconds(1_767_614_400);
+        sink.report(None, start);
+        for second in 0..150 {
+            sink.report(Some((1, LogError::Busy)), start + Duration::from_secs(second));
+        }
+        assert_eq!(*seen.0.lock(), vec![tracing::Level::WARN; 3]);
+
+        sink.report(None, start + Duration::from_secs(151));
+        sink.report(None, start + Duration::from_secs(152));
+        sink.report(Some((1, LogError::Busy)), start + Duration::from_secs(153));
+        let seen = seen.0.lock();
+        assert_eq!(seen[3..], [tracing::Level::INFO, tracing::Level::WARN]);
+    }
+}
