@@ -220,7 +220,7 @@ async fn list_goes_on_where_it_was_while_jobs_come_and_go(t: &Bench) {
 async fn filter_without_an_index_finds_what_lies_behind_many_rows(t: &Bench) {
     let wanted = t.with_status(Status::Stopped, "copy").await;
     t.advance(seconds(1));
-    for _ in 0..SCAN_MAX / INSERT_MAX + 1 {
+    for _ in 0..=SCAN_MAX / INSERT_MAX {
         let jobs: Vec<Job> = (0..INSERT_MAX).map(|_| t.job("copy").build()).collect();
         t.insert(jobs).await;
     }
