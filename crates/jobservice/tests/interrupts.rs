@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use common::{Bench, Deaf, Noop, Polite, Spin, SpinBlocking, Wait, stage};
 use jobservice::core::job::{AttemptOutcome, Status};
+use jobservice::core::lifecycle;
 use jobservice::core::limits::{GRACE, SHUTDOWN_GRACE};
 use jobservice::core::store::Controlled;
-use jobservice::core::lifecycle;
 use jobservice::{Command, ServiceBuilder};
 
 fn jobs(builder: ServiceBuilder) -> ServiceBuilder {

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use jobservice_core::job::LeaseKey;
-use jobservice_core::store::Held;
+use jobservice_core::notices::SignalNotice;
+use jobservice_core::store::{Held, Result};
 use jobservice_core::{Time, limits};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
@@ -19,8 +20,6 @@ use super::table::Table;
 use crate::env::{Env, random_u32};
 use crate::run::{Interrupt, Run};
 use crate::wait::{self, Backoff};
-
-use jobservice_core::notices::SignalNotice;
 
 /// The keeper of a pool.
 pub(crate) struct Keeper {
@@ -43,26 +42,25 @@ impl Keeper {
         // Whether a claim may have gone through without us knowing, and no extend has looked since.
         let mut orphans = false;
         let mut next = self.env.clock.now() + limits::EXTEND_EVERY;
+        // After a failure, sooner than usual: every lease lasts only so long.
+        let mut again = None;
         loop {
             tokio::select! {
                 () = wait::until(&self.env.clock, next) => {}
+                () = wait::pause(again.unwrap_or_default()), if again.is_some() => {}
                 () = self.lost_claim.notified() => orphans = true,
                 () = self.hurry.notified() => {}
             }
+            again = None;
             let now = self.env.clock.now();
             next = now + limits::EXTEND_EVERY;
             let runs = self.table.runs();
             if runs.is_empty() && !orphans {
                 continue;
             }
-            let leases: Vec<LeaseKey> = runs.iter().map(|run| run.lease().clone()).collect();
-            // Crash here: the leases end on their own and the jobs run again elsewhere.
-            match self.env.store.extend(&self.env.pool, &leases, now + limits::LEASE, now).await {
-                Ok(extended) => {
-                    for (run, held) in runs.iter().zip(extended.leases) {
-                        self.take_held(run, held);
-                    }
-                    orphans = !self.give_back(extended.unlisted).await;
+            match self.extend_all(&runs, now).await {
+                Ok(()) => {
+                    orphans = false;
                     if std::mem::take(&mut told) {
                         tracing::info!("leases are extended again");
                     }
@@ -72,11 +70,29 @@ impl Keeper {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(error = %error, "leases could not be extended, trying on");
                     }
-                    // Sooner than usual: every lease lasts only so long.
-                    next = now + backoff.step();
+                    again = Some(backoff.step());
                 }
             }
         }
+    }
+
+    /// Extends the leases of these runs, and gives back those that no run has.
+    async fn extend_all(&self, runs: &[Arc<Run>], now: Time) -> Result<()> {
+        let leases: Vec<LeaseKey> = runs.iter().map(|run| run.lease().clone()).collect();
+        // Crash here: the leases end on their own and the jobs run again elsewhere.
+        let extended = self.env.store.extend(&self.env.pool, &leases, now + limits::LEASE, now).await?;
+        for (run, held) in runs.iter().zip(extended.leases) {
+            self.take_held(run, held);
+        }
+        let orphans: Vec<LeaseKey> =
+            extended.unlisted.into_iter().filter(|lease| self.table.is_orphan(lease)).collect();
+        if !orphans.is_empty() {
+            let count = orphans.len();
+            tracing::info!(count, "giving back {count} jobs that were claimed without us hearing of it");
+            // If this fails the next extend finds them again.
+            self.env.store.release(orphans, random_u32(), now).await?;
+        }
+        Ok(())
     }
 
     fn take_held(&self, run: &Arc<Run>, held: Held) {
@@ -89,24 +105,6 @@ impl Keeper {
                 let id = &run.job().id;
                 tracing::warn!(job.id = %id, attempt = run.lease().attempt, "the lease of job {id} is lost: its run here ends");
                 run.revoke();
-            }
-        }
-    }
-
-    /// Gives back leases that nobody runs. False if the store did not answer: they will be found again.
-    async fn give_back(&self, unlisted: Vec<LeaseKey>) -> bool {
-        let orphans: Vec<LeaseKey> = unlisted.into_iter().filter(|lease| self.table.is_orphan(lease)).collect();
-        if orphans.is_empty() {
-            return true;
-        }
-        let count = orphans.len();
-        tracing::info!(count, "giving back {count} jobs that were claimed without us hearing of it");
-        match self.env.store.release(orphans, random_u32(), self.env.clock.now()).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::debug!(error = %error, "they could not be given back yet");
-                self.lost_claim.notify_one();
-                false
             }
         }
     }
@@ -160,7 +158,8 @@ impl Keeper {
             {
                 if at <= now {
                     let grace = self.env.grace;
-                    run.log().error(format_args!("the run is over its timeout: {} s are left to end", grace.as_secs_f64()));
+                    run.log()
+                        .error(format_args!("the run is over its timeout: {} s are left to end", grace.as_secs_f64()));
                     // From when it was due, however late we look: the store counts from there too.
                     run.ask_to_end(Interrupt::Timeout, at + grace);
                 } else {
