@@ -1,4 +1,5 @@
 //! The suite that every store passes, on SQLite.
+#![expect(clippy::expect_used, reason = "a test that cannot open its store is over")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
