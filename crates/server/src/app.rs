@@ -13,14 +13,14 @@ use anyhow::{Context as _, Result};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
 use jobservice::{Registry, Service};
 use jobservice_core::{Clock, Store, StoreError, SystemClock};
-use jobservice_sqlite::{Options, SqliteStore};
+use jobservice_sqlite::{Health, Options, SqliteStore};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Logger, LoggerKind};
-use crate::http::{App, Front, Secrets, serve};
+use crate::http::{App, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
 use crate::{data_dir, telemetry};
 
@@ -66,9 +66,11 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         .start()
         .await
         .context("cannot start the worker pool")?;
+    let service = Arc::new(service);
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
-    let app = App::new(service.controller().clone(), secrets, ending.clone(), closing.clone());
+    let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
+    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
     let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
@@ -134,6 +136,17 @@ fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
         logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
     }
     Ok(logs)
+}
+
+/// Says what keeps the service from doing its work as well as it could, if anything does.
+fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
+    Box::new(move || {
+        if *store.health().borrow() == Health::Full {
+            return Some("the store is full: no jobs are taken in, running ones go on");
+        }
+        let stuck = service.stats().is_some_and(|stats| !stats.is_healthy());
+        stuck.then_some("half of the workers or more are held by jobs that do not end")
+    })
 }
 
 /// Job logs stand beside the store, in a file of their own.

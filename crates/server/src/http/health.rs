@@ -23,7 +23,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
     }
     // Any read shows that the store answers; this one finds nothing and costs nothing.
     match app.controller.get(&JobId::generate()).await {
-        Ok(_) => says(StatusCode::OK, "ok", None),
+        // Degraded is still 200: sending work elsewhere would not make it better when all nodes share the trouble.
+        Ok(_) => match (app.degraded)() {
+            None => says(StatusCode::OK, "ok", None),
+            Some(why) => says(StatusCode::OK, "degraded", Some(why)),
+        },
         Err(error) => {
             tracing::warn!("not ready: {}", chain(&error));
             says(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some("the store does not answer"))

@@ -45,11 +45,15 @@ use body::Budget;
 use error::ApiError;
 use routes::Caller;
 
+/// Says what is not well, if anything is, although the service serves.
+pub(crate) type Degraded = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
 /// What the handlers work with.
 pub(crate) struct App {
     controller: Controller,
     logs: JobLogs,
     secrets: Secrets,
+    degraded: Degraded,
     /// Cancelled when the service begins to end: it is not ready any more.
     ending: CancellationToken,
     /// Cancelled when connections are to end: who waits or follows is answered at once.
@@ -61,11 +65,12 @@ impl App {
     pub(crate) fn new(
         controller: Controller,
         secrets: Secrets,
+        degraded: Degraded,
         ending: CancellationToken,
         closing: CancellationToken,
     ) -> Arc<App> {
         let logs = controller.logs().clone();
-        Arc::new(App { controller, logs, secrets, ending, closing, budget: Budget::new() })
+        Arc::new(App { controller, logs, secrets, degraded, ending, closing, budget: Budget::new() })
     }
 }
 
