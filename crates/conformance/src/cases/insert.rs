@@ -2,6 +2,7 @@
 
 use jobservice_core::JobId;
 use jobservice_core::job::{Retention, Status};
+use jobservice_core::limits::IDEMPOTENCY_KEPT;
 use jobservice_core::store::{Inserted, NewJob, Query};
 use jobservice_core::unique::Scope;
 
@@ -268,12 +269,15 @@ async fn idempotency_key_outlives_the_end_of_its_job(t: &Bench) {
 }
 
 async fn idempotency_key_is_forgotten_after_a_day(t: &Bench) {
-    t.job("copy").idempotency_key("order-1").insert().await;
+    let first = t.job("copy").idempotency_key("order-1").insert().await;
 
-    t.advance(jobservice_core::limits::IDEMPOTENCY_KEPT);
+    t.advance(IDEMPOTENCY_KEPT - seconds(1));
     t.prune().await;
+    let again = t.job("copy").idempotency_key("order-1").try_insert().await;
+    assert_eq!(again, Inserted::Repeated(first), "not a moment before");
 
-    assert_eq!(t.job("copy").idempotency_key("order-1").try_insert().await, Inserted::Created);
+    t.advance(seconds(1));
+    assert_eq!(t.job("copy").idempotency_key("order-1").try_insert().await, Inserted::Created, "no sweep is needed");
 }
 
 async fn idempotency_key_of_a_refused_job_is_not_kept(t: &Bench) {

@@ -52,6 +52,7 @@ async fn each_incarnation_is_a_node_of_its_own(t: &Bench) {
 }
 
 async fn dead_node_is_listed_until_it_is_forgotten(t: &Bench) {
+    let empty = t.store.dump().await.unwrap();
     let dead = node(t, "web/01");
     t.store.beat(Some(&dead), t.now()).await.unwrap();
     t.advance(NODE_DEAD_AFTER);
@@ -65,6 +66,7 @@ async fn dead_node_is_listed_until_it_is_forgotten(t: &Bench) {
     t.advance(seconds(2));
     t.prune().await;
     assert_eq!(t.store.beat(None, t.now()).await.unwrap(), []);
+    assert_eq!(t.store.dump().await.unwrap(), empty, "nothing is left of it");
 }
 
 fn node(t: &Bench, pool: &str) -> Node {
