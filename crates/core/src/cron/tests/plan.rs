@@ -85,6 +85,16 @@ fn long_outage_of_a_fast_policy_costs_bounded_work() {
     }
 }
 
+/// The edge belongs to the ticks in time, for an `@every` as for any other.
+#[test]
+fn tick_counts_as_missed_when_it_is_later_than_a_minute() {
+    for cron in ["@every 90s", "*/2 * * * *"] {
+        let executions = |now| plan(cron, Misfire::Skip, "2026-01-05T12:00:00", now).0;
+        assert_eq!(executions("2026-01-05T12:01:00"), 1, "{cron}");
+        assert_eq!(executions("2026-01-05T12:01:00.001"), 0, "{cron}");
+    }
+}
+
 #[test]
 fn every_keeps_its_pace_over_an_outage() {
     let (executions, skipped, next) = plan("@every 90s", Misfire::Last, "2026-01-05T12:00:10", "2026-01-05T12:05:00");
