@@ -258,6 +258,13 @@ async fn events_behind_a_failed_one_wait_with_it(t: &Bench) {
     assert_eq!(t.take_events().await, []);
     t.advance(seconds(1));
     assert_eq!(seqs(&one(t.take_events().await)), [1, 2], "in their order");
+
+    t.store.settle_event(&lease.id, 1, failed(t.now() + seconds(100)), t.now()).await.unwrap();
+    t.delivered(&lease.id, 1).await;
+    t.advance(seconds(99));
+    assert_eq!(t.take_events().await, [], "also when the failed one has arrived after all");
+    t.advance(seconds(1));
+    assert_eq!(seqs(&one(t.take_events().await)), [2]);
 }
 
 async fn event_that_joins_a_delivery_keeps_its_place(t: &Bench) {
@@ -289,9 +296,11 @@ async fn check_in_that_is_being_sent_is_not_replaced(t: &Bench) {
     t.take_events().await;
     t.check_in(&lease, "20%").await;
     t.check_in(&lease, "30%").await;
+    t.advance(seconds(60));
+    assert_eq!(seqs(&one(t.take_events().await)), [1, 2, 4], "who sent it may not have come to the end");
 
     t.delivered(&lease.id, 2).await;
-
+    t.advance(seconds(60));
     assert_eq!(seqs(&one(t.take_events().await)), [4]);
 }
 
