@@ -94,6 +94,8 @@ groups! { $
     notices,
     /// Threads meet.
     race,
+    /// Many callers want the same.
+    crowd,
     /// Answers are lost.
     lost_answers,
     /// Random operations.

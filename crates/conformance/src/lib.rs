@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Beside the cases, which are examples, `suite!` brings:
-//! * `race`: the few places where threads meet (stop against claim, finish against reap, 64 submitters of one unique
-//!   key), repeated many times over several threads;
+//! * `race` and `crowd`: the few places where threads meet (stop against claim, finish against reap, 64 submitters of one
+//!   unique key), repeated many times over several threads;
 //! * `lost_answers`: a small worker pool over [`faulty::Faulty`], a store that loses answers and refuses calls by a seeded
 //!   plan: nothing may be counted twice, no job may be stranded;
 //! * [`model`]: random operations, applied to `MemoryStore` and to the store under test; every answer and the whole state
