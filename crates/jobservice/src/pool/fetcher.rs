@@ -66,6 +66,9 @@ struct Turn {
     ended: Vec<Ended>,
     /// There may be jobs to claim.
     hungry: bool,
+    /// When it asks for jobs although nothing told of any. Kept over turns: what wakes the loop more often must not push
+    /// it away.
+    claim_at: Instant,
     /// Not before this instant: the store failed.
     quiet_until: Option<Instant>,
     backoff: Backoff,
@@ -87,6 +90,7 @@ impl Fetcher {
             held: 0,
             ended: Vec::new(),
             hungry: true,
+            claim_at: now() + CLAIM_EVERY,
             quiet_until: None,
             backoff: Backoff::default(),
             told: false,
@@ -133,11 +137,15 @@ impl Fetcher {
             }
 
             let watch_at = (busy.runners > 0).then(|| now() + turn.watch);
-            let claim_at = now() + CLAIM_EVERY;
+            if now() >= turn.claim_at {
+                turn.hungry = true;
+                turn.claim_at = now() + CLAIM_EVERY;
+                continue;
+            }
             let wake_at = [watch_at, draining_until, turn.quiet_until.filter(|_| in_flight.is_none())]
                 .into_iter()
                 .flatten()
-                .fold(claim_at, Instant::min);
+                .fold(turn.claim_at, Instant::min);
             tokio::select! {
                 answers = answered(&mut in_flight) => {
                     in_flight = None;
@@ -152,7 +160,6 @@ impl Fetcher {
                     if watch_at == Some(wake_at) {
                         self.look_after_runners(&mut turn);
                     }
-                    turn.hungry |= wake_at == claim_at;
                     turn.quiet_until = turn.quiet_until.filter(|until| now() < *until);
                 }
                 changed = self.phase.changed(), if draining_until.is_none() => {
@@ -297,6 +304,8 @@ impl Fetcher {
                     }
                 }
                 self.table.remove(sent.iter().map(|(run, _)| run));
+                // The claim that went with this report could not ask for the next suspect yet.
+                turn.hungry |= sent.iter().any(|(run, _)| run.is_suspect());
             }
             Err(error) => {
                 let batch = sent.len();
