@@ -86,13 +86,7 @@ fn through_library(path: &Path, jobs: usize, workers: usize) -> anyhow::Result<f
     runtime.block_on(async {
         let done = Arc::new(Done { count: AtomicUsize::new(0), all: jobs, reached: tokio::sync::Notify::new() });
         let service = Arc::new(
-            Service::builder()
-                .sqlite(path)
-                .with(Arc::clone(&done))
-                .workers(workers)
-                .register::<Noop>()
-                .start()
-                .await?,
+            Service::builder().sqlite(path).with(Arc::clone(&done)).workers(workers).register::<Noop>().start().await?,
         );
         let started = now();
         let mut submitters = Vec::new();

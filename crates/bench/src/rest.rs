@@ -22,7 +22,8 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<()> {
     let served = Served::start(dir.path(), 10)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     // Scheduled for tomorrow: what is measured is the submit, not the run that competes with it for two cores.
-    let later = r#"{"job":{"name":"noop","parameters":{"n":1},"metadata":{"kind":"Scheduled","schedule_delay":86400}}}"#;
+    let later =
+        r#"{"job":{"name":"noop","parameters":{"n":1},"metadata":{"kind":"Scheduled","schedule_delay":86400}}}"#;
     let at_once = r#"{"job":{"name":"noop","parameters":{"n":1},"metadata":{"kind":"Generic"}}}"#;
     runtime.block_on(load(&served, later, WARM_UP))?;
     say("== REST: durable single submits, 64 keep-alive connections, load on the same two cores");

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn ids_refuse_what_could_leave_a_directory_or_forge_a_key() {
-        for bad in ["", "short", "../../../etc/passwd", "a/b/c/d/e", "id with space", "nul\0nul\0nul", &"x".repeat(65)] {
+        for bad in ["", "short", "../../../etc/passwd", "a/b/c/d/e", "id with space", "nul\0nul\0nul", &"x".repeat(65)]
+        {
             assert!(JobId::new(bad).is_err(), "{bad:?}");
         }
         assert!(JobId::new("0198c8f2-7a3e-7bb0-8000-aaaaaaaaaaaa").is_ok());

@@ -46,7 +46,9 @@ impl Kind {
 
     /// Reads the word, in any case.
     pub fn parse(text: &str) -> Option<Kind> {
-        [Kind::Generic, Kind::Scheduled, Kind::Periodic].into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text))
+        [Kind::Generic, Kind::Scheduled, Kind::Periodic]
+            .into_iter()
+            .find(|kind| kind.as_str().eq_ignore_ascii_case(text))
     }
 }
 

@@ -473,9 +473,7 @@ pub fn timeout_error(timeout: Duration) -> Arc<str> {
 
 fn grace_expired(job: &Job, now: Time) -> Result<Change, Refusal> {
     match job.state.signal {
-        Some(signal) if signal.until <= now => {
-            Ok(obeyed(job, EndedHow::Aborted, signal.signal.status(), None, now))
-        }
+        Some(signal) if signal.until <= now => Ok(obeyed(job, EndedHow::Aborted, signal.signal.status(), None, now)),
         Some(signal) => Err(Refusal::NotYet(signal.until)),
         None => Err(Refusal::NotYet(Time::MAX)),
     }
@@ -549,8 +547,7 @@ fn closed(job: &Job, how: EndedHow, outcome: AttemptOutcome, error: Option<&Arc<
     let mut state = job.state.clone();
     if let Some(lease) = state.lease.take() {
         // `status` is set by `change`, once it is known what the job became.
-        state.ended =
-            Some(Ended { attempt: state.attempt, nonce: lease.nonce, how, status: Status::Running, at: now });
+        state.ended = Some(Ended { attempt: state.attempt, nonce: lease.nonce, how, status: Status::Running, at: now });
         state.remember(Attempt {
             attempt: state.attempt,
             pool: lease.pool,

@@ -76,8 +76,7 @@ impl Notices {
     pub fn watch(self: &Arc<Self>, id: &JobId) -> Watch {
         let mut watched = self.watched.lock();
         self.watchers.fetch_add(1, Ordering::SeqCst);
-        let entry =
-            watched.entry(id.clone()).or_insert_with(|| Watched { notify: Arc::new(Notify::new()), count: 0 });
+        let entry = watched.entry(id.clone()).or_insert_with(|| Watched { notify: Arc::new(Notify::new()), count: 0 });
         entry.count += 1;
         Watch { notices: Arc::clone(self), id: id.clone(), notify: Arc::clone(&entry.notify) }
     }
