@@ -7,8 +7,13 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::OpenError;
+
+/// A predecessor that is just ending holds the lock for a moment longer: it is waited for, [`TRIES`] times this long.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
+const TRIES: u32 = 100;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -30,7 +35,17 @@ impl Lock {
         let refused = |source| OpenError::Lock { path: path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(refused)?;
-        match file.try_lock() {
+        let mut tries = 0;
+        let taken = loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(TRY_AGAIN_AFTER); // bounded poll
+                }
+                taken => break taken,
+            }
+        };
+        match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
