@@ -63,7 +63,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 }
 
 fn common(conn: &Connection) -> Result<(), OpenError> {
-    conn.pragma_update(None, "cache_size", -64 * 1024)?;
+    conn.pragma_update(None, "cache_size", std::env::var("CS").map_or(-16 * 1024, |s| s.parse().unwrap()))?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     // One plan for a statement, whatever is bound to it. Without this SQLite may look at the values to prove that a partial
