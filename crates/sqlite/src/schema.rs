@@ -22,6 +22,13 @@ const SQLITE_MIN: i32 = 3_051_003;
 /// Statements kept prepared by a connection: more than there are in this crate.
 const STATEMENTS_MAX: usize = 128;
 
+/// The writer's page cache. It works at the ends of few trees, so more would not be hit more often; and each commit that
+/// split a page looks through all of it (SQLite drops a page number that it used meanwhile).
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
+
+/// A reader's page cache.
+const READER_CACHE_KIB: i64 = 8 * 1024;
+
 /// Pages of 4 KiB in the write-ahead log from which on it is written back to the file (16 MiB).
 pub(crate) const CHECKPOINT_PAGES: u32 = 4000;
 
@@ -44,7 +51,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // The writer checkpoints by itself, after it has answered: see `writer`.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-    common(&conn)?;
+    common(&conn, WRITER_CACHE_KIB)?;
     migrate(&conn)?;
     Ok(conn)
 }
@@ -58,12 +65,12 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::OlderSchema { found, known: MIGRATIONS.len() });
     }
     conn.pragma_update(None, "query_only", true)?;
-    common(&conn)?;
+    common(&conn, READER_CACHE_KIB)?;
     Ok(conn)
 }
 
-fn common(conn: &Connection) -> Result<(), OpenError> {
-    conn.pragma_update(None, "cache_size", std::env::var("CS").map_or(-16 * 1024, |s| s.parse().unwrap()))?;
+fn common(conn: &Connection, cache_kib: i64) -> Result<(), OpenError> {
+    conn.pragma_update(None, "cache_size", -cache_kib)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     // One plan for a statement, whatever is bound to it. Without this SQLite may look at the values to prove that a partial
