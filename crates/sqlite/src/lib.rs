@@ -3,7 +3,7 @@
 //! All state is in one table with partial indexes (`schema/0001_first.sql`); nothing in memory is a truth of its own.
 //! * [`store`]: what callers see. A write is a [`call`] that goes through the [`queue`] to the [`writer`]; a read goes to
 //!   a thread of [`reads`].
-//! * [`writer`]: batches, commits, answers; what it does when the disk is full or ill ([`fault`], [`health`]).
+//! * [`writer`]: batches and commits; [`sync`]: makes them durable and answers. What they do when the disk is full or ill ([`fault`], [`health`]).
 //! * [`session`]: the writer's hands. [`commit`] applies what the rule book decided; [`insert`], [`claim`], [`runs`],
 //!   [`control`], [`due`], [`policy`], [`outbox`], [`nodes`] are the verbs; [`names`] and [`running`] what it remembers.
 //! * [`look`] and [`list`]: the reads. [`audit`]: everything compared with everything. [`row`]: a record as a row.
@@ -34,6 +34,7 @@ mod runs;
 mod schema;
 mod session;
 mod store;
+mod sync;
 mod writer;
 
 pub use health::Health;

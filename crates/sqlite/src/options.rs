@@ -33,7 +33,7 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Is told of the commits of a store, in its writer's thread. For tests: a hook that aborts the process at the n-th call
+/// Is told of the commits of a store, in its own threads. For tests: a hook that aborts the process at the n-th call
 /// shows what a crash there leaves.
 ///
 /// Only transactions that write something count; `n` counts them from 1 since the store was opened.
@@ -75,6 +75,15 @@ pub enum OpenError {
     #[error("cannot lock {}", path.display())]
     Lock {
         /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The write-ahead log cannot be opened to be synced.
+    #[error("cannot open {}", path.display())]
+    Log {
+        /// The log.
         path: PathBuf,
         /// Why.
         #[source]

@@ -22,6 +22,7 @@ struct State<T> {
     items: VecDeque<T>,
     closed: bool,
     waiting: bool,
+    nudged: bool,
 }
 
 /// What a wait ended with.
@@ -31,6 +32,8 @@ pub(crate) enum Wait {
     Items,
     /// Nothing came in time.
     Nothing,
+    /// Nothing came, but somebody asked the thread to look up.
+    Nudged,
     /// Nothing is there and nothing will come.
     Closed,
 }
@@ -43,7 +46,7 @@ impl<T> Queue<T> {
     /// A queue for at most `items_max` items.
     pub(crate) fn new(items_max: usize) -> Queue<T> {
         Queue {
-            state: Mutex::new(State { items: VecDeque::new(), closed: false, waiting: false }),
+            state: Mutex::new(State { items: VecDeque::new(), closed: false, waiting: false, nudged: false }),
             arrived: Condvar::new(),
             room: Semaphore::new(items_max.clamp(1, Semaphore::MAX_PERMITS)),
         }
@@ -83,6 +86,9 @@ impl<T> Queue<T> {
             if !state.items.is_empty() {
                 return Wait::Items;
             }
+            if std::mem::take(&mut state.nudged) {
+                return Wait::Nudged;
+            }
             if state.closed {
                 return Wait::Closed;
             }
@@ -90,12 +96,24 @@ impl<T> Queue<T> {
             match patience {
                 None => self.arrived.wait(&mut state),
                 Some(patience) => {
-                    if self.arrived.wait_for(&mut state, patience).timed_out() && state.items.is_empty() {
+                    let late = self.arrived.wait_for(&mut state, patience).timed_out();
+                    if late && state.items.is_empty() && !state.nudged && !state.closed {
                         state.waiting = false;
-                        return if state.closed { Wait::Closed } else { Wait::Nothing };
+                        return Wait::Nothing;
                     }
                 }
             }
+        }
+    }
+
+    /// Ends the wait that is on, or the next one.
+    pub(crate) fn nudge(&self) {
+        let mut state = self.state.lock();
+        state.nudged = true;
+        let wake = std::mem::take(&mut state.waiting);
+        drop(state);
+        if wake {
+            self.arrived.notify_one();
         }
     }
 

@@ -24,7 +24,7 @@ const STATEMENTS_MAX: usize = 128;
 
 /// The writer's page cache. It works at the ends of few trees, so more would not be hit more often; and each commit that
 /// split a page looks through all of it (SQLite drops a page number that it used meanwhile).
-const WRITER_CACHE_KIB: i64 = 16 * 1024;
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
 
 /// A reader's page cache.
 const READER_CACHE_KIB: i64 = 8 * 1024;

@@ -25,7 +25,7 @@ use crate::queue::{Closed, Queue};
 use crate::reads::Lane;
 use crate::session::Session;
 use crate::writer::{self, Shared};
-use crate::{OpenError, Options, audit, fault, nodes, schema};
+use crate::{OpenError, Options, audit, fault, lock, nodes, schema};
 
 /// A [`Store`] in one SQLite file.
 ///
@@ -65,7 +65,7 @@ impl SqliteStore {
         let conn = schema::open_writer(&path)?;
         let shared = Arc::new(Shared { calls: Queue::new(queue_max), notices: Arc::default(), doctor: Doctor::new() });
         let ballast = Ballast::new(&path, ballast_bytes);
-        let writer = Some(writer::start(conn, Arc::clone(&shared), ballast, write_hook)?);
+        let writer = Some(writer::start(conn, &lock::beside(&path, "-wal"), Arc::clone(&shared), ballast, write_hook)?);
         let records = Lane::start(&path, "sqlite-records");
         let lists = Lane::start(&path, "sqlite-lists");
         match (records, lists) {

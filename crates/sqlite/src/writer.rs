@@ -1,17 +1,21 @@
 //! The one thread that writes, and its group commit.
 //!
 //! 1. It sleeps until a call comes, takes all that wait, and opens a transaction.
-//! 2. It applies call after call; those that came meanwhile join, up to [`CALLS_MAX`] or [`WORK_MAX`]. Claims come last,
-//!    so that they see what the others brought. There is no timer: while one commit syncs, the next batch gathers.
-//! 3. It commits, which syncs. Crash before that: nothing of the batch happened, and nobody was told that it did.
-//! 4. It answers all. Crash before that: all of it happened, and the callers do not know; every verb says what calling
-//!    again does then.
-//! 5. It tells the notices, and writes the log back to the file when it has grown: after the answers, so that no caller
-//!    waits for it.
+//! 2. It applies call after call; those that came meanwhile join. When none waits and the disk is done with the batch
+//!    before, or at the latest after [`CALLS_MAX`] calls or [`WORK_MAX`], it goes on. There is no timer: while one batch
+//!    is synced, the next gathers.
+//! 3. It commits. Crash before that: nothing of the batch happened, and nobody was told that it did.
+//! 4. It hands the calls over to `sync`, which makes the commit durable and answers. Crash before that: all of the batch
+//!    happened or nothing, and the callers do not know; every verb says what calling again does then.
+//! 5. It writes the log back to the file when it has grown.
+//!
+//! Claims wait until no other call does, so that they see what the others brought.
 //!
 //! A call that fails is answered with its error and the batch is done again without it: so no call can harm another, and
 //! none needs a savepoint. What the disk's errors mean is said in `fault`.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -28,12 +32,13 @@ use crate::health::{Ballast, Doctor, Health};
 use crate::queue::{Queue, Wait};
 use crate::schema;
 use crate::session::Session;
+use crate::sync::{Batch, Syncer};
 use crate::{OpenError, WriteHook};
 
 /// Calls in one transaction: past it the gain is small and the wait of the first grows.
 const CALLS_MAX: usize = 1024;
 
-/// Work in one transaction before it is committed, whatever else waits.
+/// Time since the begin of a transaction after which nobody joins it, whatever else waits.
 const WORK_MAX: Duration = Duration::from_millis(5);
 
 /// How long nothing must have come before idle work begins.
@@ -57,6 +62,7 @@ pub(crate) struct Shared {
 /// Starts the writer; answers once it is ready for calls.
 pub(crate) fn start(
     mut conn: Connection,
+    log: &Path,
     shared: Arc<Shared>,
     ballast: Ballast,
     hook: Option<Arc<dyn WriteHook>>,
@@ -67,16 +73,19 @@ pub(crate) fn start(
         count.store(u32::try_from(number).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }))?;
+    let log = log.to_owned();
     let (ready, is_ready) = mpsc::channel();
     let run = move || {
         let guard = Guard(Arc::clone(&shared));
-        let session = match Session::new(&conn) {
-            Ok(session) => session,
-            Err(failure) => return drop(ready.send(Err(OpenError::from(failure)))),
+        let begun = prepare(&conn, &log, &shared, hook.as_ref());
+        let (session, syncer) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return drop(ready.send(Err(error))),
         };
         drop(ready.send(Ok(())));
         let log = Log { pages, checkpointed: 0 };
-        let mut writer = Writer { session, shared: &shared, ballast, hook, log, commits: 0, applied: 0, vacuum: true };
+        let shared = &shared;
+        let mut writer = Writer { session, syncer, shared, ballast, hook, log, commits: 0, applied: 0, vacuum: true };
         writer.run();
         drop(writer);
         drop(guard);
@@ -87,6 +96,22 @@ pub(crate) fn start(
         Ok(Err(error)) => Err(error),
         Err(mpsc::RecvError) => Err(OpenError::Damaged { what: "the writer ended while it started".to_owned() }),
     }
+}
+
+/// What the writer needs before its first call.
+fn prepare<'c>(
+    conn: &'c Connection,
+    log: &Path,
+    shared: &Arc<Shared>,
+    hook: Option<&Arc<dyn WriteHook>>,
+) -> Result<(Session<'c>, Syncer), OpenError> {
+    // Reads, and thereby makes the log if there is none.
+    let session = Session::new(conn)?;
+    // Commits are synced by `sync`, which says why that is as good.
+    conn.pragma_update(None, "synchronous", "NORMAL")?;
+    let file = File::open(log).map_err(|source| OpenError::Log { path: log.to_owned(), source })?;
+    let syncer = Syncer::start(file, Arc::clone(shared), hook.cloned()).map_err(OpenError::Thread)?;
+    Ok((session, syncer))
 }
 
 /// Closes the store to writes when the writer ends, also by a panic: who waits must not wait for ever.
@@ -128,6 +153,7 @@ impl Log {
 
 struct Writer<'c> {
     session: Session<'c>,
+    syncer: Syncer,
     shared: &'c Shared,
     ballast: Ballast,
     hook: Option<Arc<dyn WriteHook>>,
@@ -152,6 +178,14 @@ enum Stage {
     Commit,
 }
 
+/// Which calls of a batch were applied.
+#[derive(Default)]
+struct Progress {
+    /// All before this one, but for the claims below.
+    seen: usize,
+    claims: Vec<usize>,
+}
+
 impl Stage {
     fn broke(self) -> impl FnOnce(Failure) -> Broken {
         move |failure| Broken { stage: self, failure }
@@ -172,6 +206,7 @@ impl Writer<'_> {
                     self.batch(&mut calls);
                     self.after_batch();
                 }
+                Wait::Nudged => {}
                 Wait::Nothing => self.idle(),
                 Wait::Closed => return,
             }
@@ -202,15 +237,11 @@ impl Writer<'_> {
             if calls.is_empty() {
                 return;
             }
-            let Err(broken) = self.attempt(calls, joinable, refused) else {
-                calls.drain(..).for_each(|call| call.answer(Ok(())));
-                if let Some(hook) = &self.hook {
-                    hook.after_answer(self.commits);
-                }
-                return;
-            };
+            let Err(broken) = self.attempt(calls, joinable, refused) else { return };
             joinable = false;
-            if Fault::of(&broken.failure, broken.stage == Stage::Commit) == Fault::Full {
+            if self.shared.doctor.health() == Health::Poisoned {
+                // The batch before could not be synced: this one is answered likewise, above.
+            } else if Fault::of(&broken.failure, broken.stage == Stage::Commit) == Fault::Full {
                 refused = self.make_room(refused);
             } else {
                 self.blame(broken, calls);
@@ -221,41 +252,61 @@ impl Writer<'_> {
         }
     }
 
-    /// Applies the calls in one transaction and commits it.
+    /// Applies the calls in one transaction, commits it and hands them over.
     fn attempt(&mut self, calls: &mut Vec<Box<dyn Call>>, joinable: bool, refused: &[Class]) -> Result<(), Broken> {
         let changes = self.session.conn.total_changes();
         self.session.hot.begin.execute([]).map_err(Failure::from).map_err(Stage::Begin.broke())?;
         let started = now();
-        let mut next = 0;
+        let mut progress = Progress::default();
         loop {
-            while let Some(call) = calls.get_mut(next) {
-                if call.class() != Class::Claim {
-                    self.apply(call, next)?;
-                }
-                next += 1;
-            }
-            let room = CALLS_MAX.saturating_sub(calls.len());
+            self.apply_all(calls, &mut progress, false)?;
             // While some are refused nobody joins: the next batch looks again who is.
-            let may_join = joinable && refused.is_empty() && room > 0 && started.elapsed() < WORK_MAX;
-            if !may_join || self.shared.calls.take(calls, room) == 0 {
+            let may_join = joinable && refused.is_empty() && calls.len() < CALLS_MAX && started.elapsed() < WORK_MAX;
+            if !may_join {
+                break;
+            }
+            if self.shared.calls.take(calls, CALLS_MAX - calls.len()) > 0 {
+                continue;
+            }
+            if self.syncer.is_free() || self.shared.calls.wait(Some(WORK_MAX)) == Wait::Closed {
                 break;
             }
         }
-        for (at, call) in calls.iter_mut().enumerate() {
-            if call.class() == Class::Claim {
-                self.apply(call, at)?;
-            }
-        }
+        self.apply_all(calls, &mut progress, true)?;
         self.session.flush().map_err(Stage::Commit.broke())?;
-        let writes = self.session.conn.total_changes() != changes;
-        if let (true, Some(hook)) = (writes, &self.hook) {
-            hook.before_commit(self.commits + 1);
+        self.syncer.wait();
+        if self.shared.doctor.health() == Health::Poisoned {
+            let failure = Failure::Invalid("the commit before could not be synced".to_owned());
+            return Err(Broken { stage: Stage::Commit, failure });
+        }
+        let commit = (self.session.conn.total_changes() != changes).then_some(self.commits + 1);
+        if let (Some(commit), Some(hook)) = (commit, &self.hook) {
+            hook.before_commit(commit);
         }
         self.session.hot.commit.execute([]).map_err(Failure::from).map_err(Stage::Commit.broke())?;
-        if writes {
-            self.commits += 1;
-            if let Some(hook) = &self.hook {
-                hook.after_commit(self.commits);
+        self.commits = commit.unwrap_or(self.commits);
+        let mut news = std::mem::take(&mut self.session.news);
+        news.ready &= self.session.names.hinted().len() > 0;
+        self.syncer.hand_over(Batch { calls: std::mem::take(calls), news, commit });
+        Ok(())
+    }
+
+    /// Applies the calls that were not yet. Claims only once no other call waits, and, unless it is the `last` time, only
+    /// if there is something to claim: else they wait for what may still join.
+    fn apply_all(&mut self, calls: &mut [Box<dyn Call>], progress: &mut Progress, last: bool) -> Result<(), Broken> {
+        while let Some(call) = calls.get_mut(progress.seen) {
+            if call.class() == Class::Claim {
+                progress.claims.push(progress.seen);
+            } else {
+                self.apply(call, progress.seen)?;
+            }
+            progress.seen += 1;
+        }
+        if last || (self.shared.calls.is_empty() && self.session.names.hinted().len() > 0) {
+            for at in progress.claims.drain(..) {
+                if let Some(call) = calls.get_mut(at) {
+                    self.apply(call, at)?;
+                }
             }
         }
         Ok(())
@@ -340,8 +391,6 @@ impl Writer<'_> {
     }
 
     fn after_batch(&mut self) {
-        self.session.news.ready &= self.session.names.hinted().len() > 0;
-        self.session.news.tell(&self.shared.notices);
         self.vacuum |= std::mem::take(&mut self.session.freed);
         if self.log.behind() >= schema::CHECKPOINT_PAGES {
             self.checkpoint();
