@@ -15,7 +15,9 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use jobservice_core::StoreError;
 use parking_lot::{Condvar, Mutex};
@@ -24,7 +26,7 @@ use crate::WriteHook;
 use crate::call::Call;
 use crate::health::Health;
 use crate::session::News;
-use crate::writer::Shared;
+use crate::writer::{self, Shared};
 
 /// Calls whose transaction is committed.
 pub(crate) struct Batch {
@@ -45,6 +47,8 @@ struct Hand {
     state: Mutex<State>,
     handed_over: Condvar,
     freed: Condvar,
+    /// Microseconds that a sync takes, smoothed.
+    usual: AtomicU64,
 }
 
 #[derive(Default)]
@@ -72,6 +76,11 @@ impl Syncer {
     /// Whether all that was handed over is on the disk.
     pub(crate) fn is_free(&self) -> bool {
         self.hand.state.lock().is_free()
+    }
+
+    /// How long a sync takes, over the last few.
+    pub(crate) fn usual(&self) -> Duration {
+        Duration::from_micros(self.hand.usual.load(Ordering::Relaxed))
     }
 
     /// Blocks until it is.
@@ -146,8 +155,13 @@ impl Work {
             return false;
         }
         let Some(commit) = batch.commit else { return true };
+        let started = writer::now();
         // Crash here: the commit may be on the disk or not, and nobody was told of it.
-        if let Err(error) = self.log.sync_data() {
+        let synced = self.log.sync_data();
+        let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let usual = self.hand.usual.load(Ordering::Relaxed);
+        self.hand.usual.store(usual.saturating_mul(7).saturating_add(took) / 8, Ordering::Relaxed);
+        if let Err(error) = synced {
             tracing::error!(%error, "the log cannot be synced, the store is closed to writes: {error}");
             self.shared.doctor.set(Health::Poisoned);
             return false;

@@ -1,9 +1,9 @@
 //! The one thread that writes, and its group commit.
 //!
 //! 1. It sleeps until a call comes, takes all that wait, and opens a transaction.
-//! 2. It applies call after call; those that came meanwhile join. When none waits and the disk is done with the batch
-//!    before, or at the latest after [`CALLS_MAX`] calls or [`WORK_MAX`], it goes on. There is no timer: while one batch
-//!    is synced, the next gathers.
+//! 2. It applies call after call; those that came meanwhile join. Once the disk is done with the batch before, it goes on
+//!    when no call waits or when it has worked for about half as long as a sync takes. So it is never idle while there is
+//!    work, nor is the disk; and the slower the disk, the larger the batches. There is no timer.
 //! 3. It commits. Crash before that: nothing of the batch happened, and nobody was told that it did.
 //! 4. It hands the calls over to `sync`, which makes the commit durable and answers. Crash before that: all of the batch
 //!    happened or nothing, and the callers do not know; every verb says what calling again does then.
@@ -40,6 +40,12 @@ const CALLS_MAX: usize = 1024;
 
 /// Time since the begin of a transaction after which nobody joins it, whatever else waits.
 const WORK_MAX: Duration = Duration::from_millis(5);
+
+/// Calls that join a batch between two looks at the disk.
+const JOIN_TOGETHER: usize = 8;
+
+/// Work that is worth a commit of its own while more waits, if the disk is that fast.
+const WORK_MIN: Duration = Duration::from_micros(150);
 
 /// How long nothing must have come before idle work begins.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
@@ -202,7 +208,7 @@ impl Writer<'_> {
         loop {
             match self.shared.calls.wait(self.patience()) {
                 Wait::Items => {
-                    self.shared.calls.take(&mut calls, CALLS_MAX);
+                    self.shared.calls.take(&mut calls, JOIN_TOGETHER);
                     self.batch(&mut calls);
                     self.after_batch();
                 }
@@ -257,6 +263,8 @@ impl Writer<'_> {
         let changes = self.session.conn.total_changes();
         self.session.hot.begin.execute([]).map_err(Failure::from).map_err(Stage::Begin.broke())?;
         let started = now();
+        // Half: the other half is the answers and what the callers make of them.
+        let enough = (self.syncer.usual() / 2).max(WORK_MIN);
         let mut progress = Progress::default();
         loop {
             self.apply_all(calls, &mut progress, false)?;
@@ -265,10 +273,15 @@ impl Writer<'_> {
             if !may_join {
                 break;
             }
-            if self.shared.calls.take(calls, CALLS_MAX - calls.len()) > 0 {
+            let is_free = self.syncer.is_free();
+            if is_free && started.elapsed() >= enough {
+                break;
+            }
+            let room = CALLS_MAX - calls.len();
+            if self.shared.calls.take(calls, room.min(JOIN_TOGETHER)) > 0 {
                 continue;
             }
-            if self.syncer.is_free() || self.shared.calls.wait(Some(WORK_MAX)) == Wait::Closed {
+            if is_free || self.shared.calls.wait(Some(WORK_MAX)) == Wait::Closed {
                 break;
             }
         }
@@ -483,7 +496,7 @@ fn refuse(calls: &mut Vec<Box<dyn Call>>, classes: &[Class]) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "bounds the work of a batch; no record depends on it")]
-fn now() -> Instant {
+#[expect(clippy::disallowed_methods, reason = "sizes batches; no record depends on it")]
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
