@@ -3,10 +3,12 @@
 //! All state is in one table with partial indexes (`schema/0001_first.sql`); nothing in memory is a truth of its own.
 //! * [`store`]: what callers see. A write is a [`call`] that goes through the [`queue`] to the [`writer`]; a read goes to
 //!   a thread of [`reads`].
-//! * [`writer`]: batches and commits; [`sync`]: makes them durable and answers. What they do when the disk is full or ill ([`fault`], [`health`]).
+//! * [`writer`]: batches and commits; [`sync`]: makes them durable and answers; [`fault`] and [`health`]: what happens when
+//!   the disk is full or ill.
 //! * [`session`]: the writer's hands. [`commit`] applies what the rule book decided; [`insert`], [`claim`], [`runs`],
 //!   [`control`], [`due`], [`policy`], [`outbox`], [`nodes`] are the verbs; [`names`] and [`running`] what it remembers.
-//! * [`look`] and [`list`]: the reads. [`audit`]: everything compared with everything. [`row`]: a record as a row.
+//! * [`look`] and [`list`]: the reads. [`audit`]: everything compared with everything;
+//!   [`inspect`]: the same beside a running service. [`row`]: a record as a row.
 
 mod audit;
 mod call;
@@ -17,6 +19,7 @@ mod due;
 mod fault;
 mod health;
 mod insert;
+mod inspect;
 mod list;
 mod lock;
 pub mod logs;
@@ -38,6 +41,8 @@ mod sync;
 mod writer;
 
 pub use health::Health;
+pub use inspect::Inspector;
+pub use look::Minute;
 pub use names::Bucket;
 pub use options::{OpenError, Options, WriteHook};
 pub use store::SqliteStore;

@@ -9,9 +9,20 @@ use jobservice_core::{JobId, Name, Time, limits};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::call::Failure;
-use crate::names::read_options;
+use crate::names::{Bucket, MILLIS_PER_MINUTE, read_options};
 use crate::reads::Reader;
 use crate::{nodes, policy, row};
+
+/// What happened to the jobs of a name in one minute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Minute {
+    /// When the minute began.
+    pub at: Time,
+    /// The name.
+    pub name: Name,
+    /// The numbers.
+    pub bucket: Bucket,
+}
 
 impl Reader<'_> {
     /// The record of a job.
@@ -97,6 +108,32 @@ impl Reader<'_> {
         let before = jobs_before(self.conn, &job, priority, ready_at)?;
         let position = (before <= limits::POSITION_MAX as u64).then_some(before);
         Ok(Some(Waiting::Queued { position }))
+    }
+
+    /// The numbers of the minutes from the one of `from` on, oldest first.
+    pub(crate) fn minutes(&self, from: Time) -> Result<Vec<Minute>, Failure> {
+        let mut all = self.conn.prepare_cached(
+            "SELECT minute, name, submitted, succeeded, failed, wait_ms, run_ms FROM minutes
+             WHERE minute >= ?1 ORDER BY minute, name",
+        )?;
+        let mut rows = all.query([from.as_millis().div_euclid(MILLIS_PER_MINUTE)])?;
+        let mut minutes = Vec::new();
+        while let Some(row) = rows.next()? {
+            let name = Name::new(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?);
+            let number = |column| row.get::<_, i64>(column).map(|number| number.max(0) as u64);
+            minutes.push(Minute {
+                at: Time::from_millis(row.get::<_, i64>(0)?.saturating_mul(MILLIS_PER_MINUTE)),
+                name: name.map_err(|error| Failure::Damaged(error.to_string()))?,
+                bucket: Bucket {
+                    submitted: number(2)?,
+                    succeeded: number(3)?,
+                    failed: number(4)?,
+                    wait_ms: number(5)?,
+                    run_ms: number(6)?,
+                },
+            });
+        }
+        Ok(minutes)
     }
 
     /// The policies that a query asks for.

@@ -67,7 +67,7 @@ pub(crate) struct Names {
     pub(crate) options_version: u64,
 }
 
-const MILLIS_PER_MINUTE: i64 = 60_000;
+pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
 
 impl Names {
     /// The place of a name.

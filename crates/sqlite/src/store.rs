@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::call::{Class, Failure, Write};
 use crate::health::{Ballast, Doctor, Health};
 use crate::lock::Lock;
+use crate::look::Minute;
 use crate::queue::{Closed, Queue};
 use crate::reads::Lane;
 use crate::session::Session;
@@ -99,6 +100,11 @@ impl SqliteStore {
     /// with `remote` are left to expire by themselves: their workers live elsewhere.
     pub async fn reap_previous(&self, now: Time) -> Result<usize> {
         self.write(Class::Ending, "reap_previous", move |session| session.reap_previous(now)).await
+    }
+
+    /// What happened in each minute from that of `from` on, by name, oldest first. Kept for a week.
+    pub async fn minutes(&self, from: Time) -> Result<Vec<Minute>> {
+        self.lists.read("minutes", move |reader| reader.minutes(from)).await
     }
 
     /// Does `step` in the next transaction.

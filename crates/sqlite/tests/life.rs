@@ -8,7 +8,7 @@ use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec, Status};
 use jobservice_core::lifecycle::Outcome;
 use jobservice_core::store::{Claim, Finished, Inserted, NameAsk, NewJob, Report};
 use jobservice_core::{JobId, Name, PoolId, Store, Time};
-use jobservice_sqlite::{OpenError, Options, SqliteStore};
+use jobservice_sqlite::{Bucket, Inspector, OpenError, Options, SqliteStore};
 
 const NOW: Time = Time::from_seconds(1_767_614_400);
 
@@ -123,4 +123,46 @@ async fn a_second_serving_process_is_refused() {
     assert!(matches!(refused, OpenError::Served { holder: Some(pid), .. } if pid == std::process::id()), "{refused}");
     drop(store);
     SqliteStore::open(&path, Options::default()).unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_is_taken_and_looked_at_beside_the_serving_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.insert(vec![job("copy"), job("move")], NOW).await.unwrap();
+    let copy = directory.path().join("copy.db");
+
+    let inspector = Inspector::open(&path).unwrap();
+    inspector.backup(&copy).unwrap();
+    store.insert(vec![job("copy")], NOW).await.unwrap();
+
+    assert_eq!(inspector.audit().unwrap(), Vec::<String>::new());
+    assert_eq!(inspector.dump().unwrap(), store.dump().await.unwrap());
+    let copied = SqliteStore::open(&copy, Options::default()).unwrap();
+    assert_eq!(copied.claim(&ask("a/1", &["copy", "move"], 5), NOW).await.unwrap().len(), 2);
+    assert!(inspector.backup(&copy).is_err(), "an existing file is not overwritten");
+}
+
+#[tokio::test]
+async fn minutes_tell_what_was_submitted_and_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("jobs.db"), Options::default()).unwrap();
+    store.insert(vec![job("copy"), job("copy"), job("move")], NOW).await.unwrap();
+    let later = NOW + Duration::from_secs(2);
+    let claimed = store.claim(&ask("a/1", &["copy"], 5), later).await.unwrap();
+    let next_minute = NOW + Duration::from_secs(61);
+    store.finish(claimed.iter().map(succeeded).collect(), next_minute).await.unwrap();
+
+    let minutes = store.minutes(NOW).await.unwrap();
+
+    let bucket = |name: &str, at: Time| {
+        let found = minutes.iter().find(|minute| minute.name.as_str() == name && minute.at == at);
+        found.unwrap().bucket
+    };
+    let none = Bucket::default();
+    assert_eq!(minutes.len(), 3, "{minutes:?}");
+    assert_eq!(bucket("copy", NOW), Bucket { submitted: 2, wait_ms: 4000, ..none });
+    assert_eq!(bucket("move", NOW), Bucket { submitted: 1, ..none });
+    assert_eq!(bucket("copy", NOW + Duration::from_secs(60)), Bucket { succeeded: 2, run_ms: 2 * 59_000, ..none });
 }
