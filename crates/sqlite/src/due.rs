@@ -17,12 +17,27 @@ use crate::session::Session;
 /// Minutes of which the numbers are kept: a week.
 const MINUTES_KEPT: i64 = 7 * 24 * 60;
 
+/// Scheduled jobs whose time has come, earliest first.
+const DUE: &str =
+    "SELECT seq FROM jobs INDEXED BY jobs_due WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, id LIMIT ?2";
+
+/// Running jobs that the service must look at.
+const OVERDUE: &str = "SELECT seq FROM jobs WHERE seq IN \
+     (SELECT seq FROM jobs INDEXED BY jobs_running WHERE status = 2 AND reap_at <= ?1) ORDER BY reap_at, id LIMIT ?2";
+
+/// Final jobs of a status past their expiry, without undelivered events, earliest first.
+const EXPIRED: &str = "SELECT seq, expires_at, id FROM jobs INDEXED BY jobs_final \
+     WHERE status = ?1 AND status >= 3 AND expires_at <= ?2 \
+     AND NOT EXISTS (SELECT 1 FROM outbox_turns WHERE job = seq) ORDER BY expires_at, id LIMIT ?3";
+
+/// When the next final job of a status expires.
+const UNEXPIRED: &str = "SELECT expires_at FROM jobs INDEXED BY jobs_final \
+     WHERE status = ?1 AND status >= 3 AND expires_at > ?2 ORDER BY expires_at LIMIT 1";
+
 impl Session<'_> {
     /// Makes due jobs Pending.
     pub(crate) fn promote(&mut self, limit: usize, now: Time) -> Result<Swept, Failure> {
-        let due =
-            "SELECT seq FROM jobs INDEXED BY jobs_due WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, id LIMIT ?2";
-        let (rows, more) = self.first(due, limit, now)?;
+        let (rows, more) = self.first(DUE, limit, now)?;
         let mut swept = Swept { more, ..Swept::default() };
         for seq in rows {
             let Some(mut record) = self.take_row(seq, Status::Scheduled)? else { continue };
@@ -37,9 +52,7 @@ impl Session<'_> {
     /// Ends the runs that are over their lease, their grace or their timeout. Looks at all running jobs: they are few,
     /// and an index by time would be paid by every job.
     pub(crate) fn reap(&mut self, limit: usize, jitter: u32, now: Time) -> Result<Swept, Failure> {
-        let overdue = "SELECT seq FROM jobs WHERE seq IN (SELECT seq FROM jobs INDEXED BY jobs_running WHERE status = 2 \
-             AND reap_at <= ?1) ORDER BY reap_at, id LIMIT ?2";
-        let (rows, more) = self.first(overdue, limit, now)?;
+        let (rows, more) = self.first(OVERDUE, limit, now)?;
         let mut swept = Swept { more, ..Swept::default() };
         for seq in rows {
             let Some(mut record) = self.take_row(seq, Status::Running)? else { continue };
@@ -80,9 +93,7 @@ impl Session<'_> {
         let mut next = vec![self.prune_events(limit, now, &mut swept)?];
         self.prune_jobs(limit, now, &mut swept)?;
         for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
-            let unexpired = "SELECT expires_at FROM jobs INDEXED BY jobs_final WHERE status = ?1 AND status >= 3 \
-                 AND expires_at > ?2 ORDER BY expires_at LIMIT 1";
-            next.push(self.time(unexpired, (row::status_number(status), now.as_millis()))?);
+            next.push(self.time(UNEXPIRED, (row::status_number(status), now.as_millis()))?);
         }
         let mut keys = self.conn.prepare_cached(
             "DELETE FROM idempotency WHERE (name, key) IN
@@ -105,11 +116,7 @@ impl Session<'_> {
 
     /// Removes final jobs past their expiry that have no undelivered events, earliest first.
     fn prune_jobs(&mut self, limit: usize, now: Time, swept: &mut Swept) -> Result<(), Failure> {
-        let mut expired = self.conn.prepare_cached(
-            "SELECT seq, expires_at, id FROM jobs INDEXED BY jobs_final WHERE status = ?1 AND status >= 3
-             AND expires_at <= ?2 AND NOT EXISTS (SELECT 1 FROM outbox_turns WHERE job = seq)
-             ORDER BY expires_at, id LIMIT ?3",
-        )?;
+        let mut expired = self.conn.prepare_cached(EXPIRED)?;
         let most = limit.saturating_add(1);
         let mut all: Vec<(i64, String, i64, Status)> = Vec::new();
         for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
@@ -197,5 +204,32 @@ impl Session<'_> {
             ids.push(id.map_err(|error| Failure::Damaged(error.to_string()))?);
         }
         Ok(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+
+    /// Goal: a sweep costs by what it moves, not by what is stored.
+    #[test]
+    fn sweeps_walk_their_indexes() {
+        let directory = tempfile::tempdir().unwrap();
+        let conn = schema::open_writer(&directory.path().join("jobs.db")).unwrap();
+        let plans = [DUE, OVERDUE, EXPIRED, UNEXPIRED].map(|sql| schema::plan_of(&conn, sql));
+
+        assert_eq!(
+            plans,
+            [
+                "SEARCH jobs USING COVERING INDEX jobs_due (run_at<?)",
+                // The running jobs are few enough to be looked at, and those of them that are overdue to be sorted.
+                "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY 1 \
+                 | SCAN jobs USING COVERING INDEX jobs_running | USE TEMP B-TREE FOR ORDER BY",
+                "SEARCH jobs USING COVERING INDEX jobs_final (status=? AND expires_at<?) | CORRELATED SCALAR SUBQUERY 1 \
+                 | SEARCH outbox_turns USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH jobs USING COVERING INDEX jobs_final (status=? AND expires_at>?)",
+            ]
+        );
     }
 }

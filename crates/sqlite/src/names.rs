@@ -69,6 +69,12 @@ pub(crate) struct Names {
 
 pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
 
+/// The next name with ready jobs that never crashed, and with such that did.
+pub(crate) const NEXT_NAMES: [&str; 2] = [
+    "SELECT name FROM jobs INDEXED BY jobs_ready WHERE status = 1 AND crashes = 0 AND name > ?1 ORDER BY name LIMIT 1",
+    "SELECT name FROM jobs INDEXED BY jobs_suspects WHERE status = 1 AND crashes > 0 AND name > ?1 ORDER BY name LIMIT 1",
+];
+
 impl Names {
     /// The place of a name.
     pub(crate) fn slot(&mut self, name: &Name) -> Slot {
@@ -196,11 +202,7 @@ impl Names {
             state.counts = [0; Status::ALL.len()];
             state.bucket = Bucket::default();
         }
-        let (ready, suspects) = (
-            "SELECT name FROM jobs INDEXED BY jobs_ready WHERE status = 1 AND crashes = 0 AND name > ?1 ORDER BY name LIMIT 1",
-            "SELECT name FROM jobs INDEXED BY jobs_suspects WHERE status = 1 AND crashes > 0 AND name > ?1 ORDER BY name LIMIT 1",
-        );
-        for (sql, suspect) in [(ready, false), (suspects, true)] {
+        for (sql, suspect) in NEXT_NAMES.into_iter().zip([false, true]) {
             for name in each_name(conn, sql)? {
                 let slot = self.slot(&name);
                 self.hint(slot, suspect);

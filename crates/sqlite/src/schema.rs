@@ -42,7 +42,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     // Both must be set before the first table and do nothing after that.
     conn.pragma_update(None, "page_size", 4096)?;
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    check(&conn)?;
+    check(&conn, MIGRATIONS.len())?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(OpenError::NoWal { mode });
@@ -52,7 +52,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     common(&conn, WRITER_CACHE_KIB)?;
-    migrate(&conn)?;
+    migrate(&conn, &MIGRATIONS)?;
     Ok(conn)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    let found = check(&conn)?;
+    let found = check(&conn, MIGRATIONS.len())?;
     if found < MIGRATIONS.len() {
         return Err(OpenError::OlderSchema { found, known: MIGRATIONS.len() });
     }
@@ -80,24 +80,23 @@ fn common(conn: &Connection, cache_kib: i64) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Whether the file is ours; answers with the number of migrations that it has had.
-fn check(conn: &Connection) -> Result<usize, OpenError> {
+/// Whether the file is ours and not newer than the `known` migrations; answers with the number that it has had.
+fn check(conn: &Connection, known: usize) -> Result<usize, OpenError> {
     let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0) {
         return Err(OpenError::NotOurs);
     }
-    let known = MIGRATIONS.len();
     match usize::try_from(version) {
         Ok(found) if found <= known => Ok(found),
         Ok(_) | Err(_) => Err(OpenError::NewerSchema { found: version, known }),
     }
 }
 
-fn migrate(conn: &Connection) -> Result<(), OpenError> {
-    let done = check(conn)?;
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+fn migrate(conn: &Connection, migrations: &[&str]) -> Result<(), OpenError> {
+    let done = check(conn, migrations.len())?;
+    for (index, migration) in migrations.iter().enumerate().skip(done) {
         let transaction = rusqlite::Transaction::new_unchecked(conn, rusqlite::TransactionBehavior::Immediate)?;
         transaction.execute_batch(migration)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -106,6 +105,10 @@ fn migrate(conn: &Connection) -> Result<(), OpenError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "schema_test.rs"]
+mod tests;
 
 /// How SQLite would run a statement, for the tests that pin it.
 #[cfg(test)]

@@ -229,3 +229,41 @@ impl<'c> Session<'c> {
         Ok(wrong)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+
+    /// Goal: the life of a job costs the same at a million jobs as at ten.
+    #[test]
+    fn the_statements_of_every_job_search_by_key_and_sort_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let conn = schema::open_writer(&directory.path().join("jobs.db")).unwrap();
+        let hot = Hot::prepare(&conn).unwrap();
+        let plan = |statement: &Statement<'_>| schema::plan_of(&conn, &statement.expanded_sql().unwrap());
+
+        assert_eq!(plan(&hot.by_id), "SEARCH jobs USING INDEX jobs_id (id=?)");
+        assert_eq!(plan(&hot.ready), "SEARCH jobs USING INDEX jobs_ready (name=?)");
+        for update in [&hot.update, &hot.update_claimed, &hot.update_finished] {
+            assert_eq!(plan(update), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)");
+        }
+        for insert in [&hot.insert, &hot.insert_whole] {
+            assert_eq!(plan(insert), "");
+        }
+    }
+
+    /// Goal: the number of names does not enter the cost of opening a store with a million jobs.
+    #[test]
+    fn what_the_writer_reads_when_it_starts_is_found_by_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let conn = schema::open_writer(&directory.path().join("jobs.db")).unwrap();
+
+        let last = schema::plan_of(&conn, "SELECT max(seq) FROM jobs");
+        let [ready, suspects] = crate::names::NEXT_NAMES.map(|sql| schema::plan_of(&conn, sql));
+
+        assert_eq!(last, "SEARCH jobs");
+        assert_eq!(ready, "SEARCH jobs USING COVERING INDEX jobs_ready (name>?)");
+        assert_eq!(suspects, "SEARCH jobs USING INDEX jobs_suspects (name>?)");
+    }
+}
