@@ -115,8 +115,12 @@ pub(crate) fn audit(conn: &Connection) -> Result<Vec<String>, Failure> {
         wrong.extend(derived(conn, &records)?);
         for (what, sql) in SENTENCES {
             let mut found = conn.prepare(sql)?;
-            let found = found.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-            wrong.extend(found.into_iter().map(|which| format!("{what}: {which}")));
+            let found = found.query_map([], |row| row.get(0)).and_then(Iterator::collect::<Result<Vec<String>, _>>);
+            match found {
+                Ok(found) => wrong.extend(found.into_iter().map(|which| format!("{what}: {which}"))),
+                // A damaged row must not keep the others from being looked at.
+                Err(error) => wrong.push(format!("it cannot be seen whether {what}: {error}")),
+            }
         }
         // Reads every page, and compares each index with the rows.
         let mut check = conn.prepare("PRAGMA integrity_check")?;
@@ -158,7 +162,7 @@ const SENTENCES: [(&str, &str); 11] = [
         "a tag of a job is not in the table of tags, or the other way round",
         "SELECT id FROM jobs WHERE coalesce((SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM job_tags WHERE job = seq \
          ORDER BY tag)), '') <> coalesce((SELECT group_concat(tag, char(10)) FROM (SELECT DISTINCT value AS tag FROM \
-         json_each(tags) ORDER BY value)), '')",
+         json_each(iif(json_valid(tags), tags, '[]')) ORDER BY value)), '')",
     ),
     (
         "the turn of a job's events is not that of its first",

@@ -1,58 +1,16 @@
 //! The store as its callers see it, over files: what the conformance suite cannot say of a store without them.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by its panic")]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec, Status};
-use jobservice_core::lifecycle::Outcome;
-use jobservice_core::store::{Claim, Finished, Inserted, NameAsk, NewJob, Report};
-use jobservice_core::{JobId, Name, PoolId, Store, Time};
+use common::{NOW, ask, job, sound, succeeded};
+use jobservice_core::job::Status;
+use jobservice_core::store::{Finished, Inserted};
+use jobservice_core::{Store, Time};
 use jobservice_sqlite::{Bucket, Inspector, OpenError, Options, SqliteStore};
-
-const NOW: Time = Time::from_seconds(1_767_614_400);
-
-fn job(name: &str) -> NewJob {
-    let spec = Spec {
-        name: Name::new(name).unwrap(),
-        kind: Kind::Generic,
-        parameters: r#"{"a": 1}"#.into(),
-        priority: 0,
-        unique: None,
-        max_fails: 4,
-        timeout: None,
-        hook: None,
-        upstream: None,
-        tags: vec!["red".into()],
-        retention: Retention::default(),
-        enqueued_at: NOW,
-    };
-    Job::submitted(JobId::generate(), spec, None, NOW).into()
-}
-
-fn ask(pool: &str, names: &[&str], slots: u32) -> Claim {
-    let names =
-        names.iter().map(|name| NameAsk { name: Name::new(name).unwrap(), weight: 1000, max_concurrency: None });
-    Claim {
-        pool: PoolId::new(pool).unwrap(),
-        names: names.collect(),
-        slots,
-        suspects: true,
-        nonce: 7,
-        seed: 1,
-        until: NOW + Duration::from_secs(10),
-        grace: Duration::from_secs(30),
-    }
-}
-
-fn succeeded(job: &Job) -> Report {
-    let LeaseKey { id, attempt, nonce } = job.lease_key().unwrap();
-    Report { lease: LeaseKey { id, attempt, nonce }, outcome: Outcome::Ok { result: None } }
-}
-
-async fn sound(store: &SqliteStore) {
-    assert_eq!(store.audit().await.unwrap(), Vec::<String>::new());
-}
 
 #[tokio::test]
 async fn a_job_is_inserted_claimed_and_finished() {

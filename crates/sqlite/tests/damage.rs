@@ -1,0 +1,70 @@
+//! Rows that cannot be read, and files that grew.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by its panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{NOW, ask, job, job_with, sound, wait_until};
+use jobservice_core::store::Action;
+use jobservice_core::{JobId, Store, StoreError};
+use jobservice_sqlite::{Options, SqliteStore};
+
+/// Changes rows behind the back of a store that is not open.
+fn meddle(path: &std::path::Path, sql: &str, id: &JobId) {
+    let conn = rusqlite::Connection::open(path).unwrap();
+    assert_eq!(conn.execute(sql, [id.as_str()]).unwrap(), 1);
+}
+
+/// Goal: one bad record never blocks a queue or a sweep.
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let due = NOW + Duration::from_secs(5);
+    let mut jobs: Vec<_> = (0..3).map(|_| job("copy")).collect();
+    jobs.extend((0..3).map(|_| job_with("move", "{}", Some(due))));
+    let ids: Vec<_> = jobs.iter().map(|new| new.job.id.clone()).collect();
+    store.insert(jobs, NOW).await.unwrap();
+    drop(store);
+    meddle(&path, "UPDATE jobs SET tags = 'no JSON' WHERE id = ?1", &ids[0]);
+    meddle(&path, "UPDATE jobs SET upstream = 'x y' WHERE id = ?1", &ids[3]);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    assert!(matches!(store.get(&ids[0]).await, Err(StoreError::Damaged { .. })));
+    // A call about the bad record fails, and does no harm to those in the same batch.
+    let (bad, good) =
+        tokio::join!(store.control(&ids[0], Action::Cancel(Duration::ZERO), NOW), store.insert(vec![job("copy")], NOW));
+    assert!(matches!(bad, Err(StoreError::Damaged { .. })));
+    assert_eq!(good.unwrap().len(), 1);
+
+    // The bad record stands at the head of the queue.
+    assert_eq!(store.claim(&ask("a/1", &["copy"], 1), NOW).await.unwrap().len(), 1);
+    assert_eq!(store.claim(&ask("a/1", &["copy"], 5), NOW).await.unwrap().len(), 2);
+    assert_eq!(store.promote(10, due).await.unwrap().moved, 2);
+
+    let found = store.audit().await.unwrap();
+    assert!(found.iter().any(|line| line.contains("set aside") && line.contains(ids[0].as_str())), "{found:?}");
+    assert!(found.iter().any(|line| line.contains("set aside") && line.contains(ids[3].as_str())), "{found:?}");
+}
+
+/// Goal: disk space comes back after old jobs went, without anybody asking for it.
+#[tokio::test]
+async fn free_pages_are_given_back_when_the_store_is_idle() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let large = format!(r#"{{"a": "{}"}}"#, "x".repeat(20_000));
+    let jobs: Vec<_> = (0..1000).map(|_| job_with("copy", &large, None)).collect();
+    let ids: Vec<_> = jobs.iter().map(|new| new.job.id.clone()).collect();
+    store.insert(jobs, NOW).await.unwrap();
+    for id in &ids {
+        store.control(id, Action::Stop(Duration::ZERO), NOW).await.unwrap();
+        store.delete(id, NOW).await.unwrap();
+    }
+
+    let size = || std::fs::metadata(&path).unwrap().len();
+    wait_until("the file has shrunk below 2 MiB", async || size() < 2 * 1024 * 1024).await;
+    sound(&store).await;
+}
