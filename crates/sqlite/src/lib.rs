@@ -1,14 +1,14 @@
 //! The embedded store of jobservice: SQLite behind one writer thread with group commit.
 //!
 //! All state is in one table with partial indexes (`schema/0001_first.sql`); nothing in memory is a truth of its own.
-//! * [`store`]: what callers see. A write is a [`call`] that goes through the [`queue`] to the [`writer`]; a read goes to
-//!   a thread of [`reads`].
-//! * [`writer`]: batches and commits; [`sync`]: makes them durable and answers; [`fault`] and [`health`]: what happens when
+//! * `store`: what callers see. A write is a `call` that goes through the `queue` to the `writer`; a read goes to
+//!   a thread of `reads`.
+//! * `writer`: batches and commits; `sync`: makes them durable and answers; `fault` and `health`: what happens when
 //!   the disk is full or ill.
-//! * [`session`]: the writer's hands. [`commit`] applies what the rule book decided; [`insert`], [`claim`], [`runs`],
-//!   [`control`], [`due`], [`policy`], [`outbox`], [`nodes`] are the verbs; [`names`] and [`running`] what it remembers.
-//! * [`look`] and [`list`]: the reads. [`audit`]: everything compared with everything;
-//!   [`inspect`]: the same beside a running service. [`row`]: a record as a row.
+//! * `session`: the writer's hands. `commit` applies what the rule book decided; `insert`, `claim`, `runs`,
+//!   `control`, `due`, `policy`, `outbox`, `nodes` are the verbs; `names` and `running` what it remembers.
+//! * `look` and `list`: the reads. `audit`: everything compared with everything;
+//!   `inspect`: the same beside a running service. `row`: a record as a row.
 
 mod audit;
 mod call;
@@ -38,6 +38,7 @@ mod schema;
 mod session;
 mod store;
 mod sync;
+mod upkeep;
 mod writer;
 
 pub use health::Health;

@@ -30,7 +30,8 @@ use crate::{OpenError, Options, audit, fault, lock, nodes, schema};
 
 /// A [`Store`] in one SQLite file.
 ///
-/// Every answer of a write is given after its transaction was synced to the disk. One process serves a file at a time;
+/// Every answer of a write is given after its transaction was synced to the disk. A read sees a transaction when it is
+/// committed, which may be some milliseconds before its sync is done: before anybody was told of it. One process serves a file at a time;
 /// others may read it meanwhile. Dropping the last handle waits until what was sent is written, and closes the file.
 pub struct SqliteStore {
     path: PathBuf,

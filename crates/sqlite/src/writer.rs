@@ -30,9 +30,9 @@ use crate::call::{Call, Class, Failure};
 use crate::fault::{self, Fault};
 use crate::health::{Ballast, Doctor, Health};
 use crate::queue::{Queue, Wait};
-use crate::schema;
 use crate::session::Session;
 use crate::sync::{Batch, Syncer};
+use crate::upkeep::Log;
 use crate::{OpenError, WriteHook};
 
 /// Calls in one transaction: past it the gain is small and the wait of the first grows.
@@ -52,9 +52,6 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a full disk is looked at.
 const FULL_LOOK: Duration = Duration::from_millis(250);
-
-/// Free pages that are kept for the next jobs instead of being given back to the file system (1 MiB).
-const FREE_PAGES_KEPT: i64 = 256;
 
 pub(crate) type Calls = Queue<Box<dyn Call>>;
 
@@ -137,37 +134,17 @@ impl Drop for Guard {
     }
 }
 
-/// The write-ahead log.
-struct Log {
-    /// Its pages, as of the last commit.
-    pages: Arc<AtomicU32>,
-    /// How many of them are in the file.
-    checkpointed: u32,
-}
-
-impl Log {
-    /// Pages that are not in the file yet.
-    fn behind(&mut self) -> u32 {
-        let pages = self.pages.load(Ordering::Relaxed);
-        if pages < self.checkpointed {
-            // It has begun anew.
-            self.checkpointed = 0;
-        }
-        pages - self.checkpointed
-    }
-}
-
-struct Writer<'c> {
-    session: Session<'c>,
+pub(crate) struct Writer<'c> {
+    pub(crate) session: Session<'c>,
     syncer: Syncer,
-    shared: &'c Shared,
+    pub(crate) shared: &'c Shared,
     ballast: Ballast,
     hook: Option<Arc<dyn WriteHook>>,
-    log: Log,
+    pub(crate) log: Log,
     commits: u64,
     applied: u64,
     /// Whether there may be free pages to give back.
-    vacuum: bool,
+    pub(crate) vacuum: bool,
 }
 
 /// Why an attempt at a batch came to nothing.
@@ -377,13 +354,13 @@ impl Writer<'_> {
         undone && reloaded.is_ok()
     }
 
-    fn poison(&mut self, failure: &Failure) {
+    pub(crate) fn poison(&mut self, failure: &Failure) {
         tracing::error!(error = %failure, "a write failed, the store is closed to writes: {failure}");
         self.shared.doctor.set(Health::Poisoned);
     }
 
     /// Makes room for endings; answers whether that is new.
-    fn drop_ballast(&mut self) -> bool {
+    pub(crate) fn drop_ballast(&mut self) -> bool {
         let first = self.shared.doctor.health() != Health::Full;
         if first {
             tracing::error!("the disk is full: new jobs are refused until there is room");
@@ -394,91 +371,13 @@ impl Writer<'_> {
     }
 
     /// Looks whether intake may go on.
-    fn has_room_again(&mut self) -> bool {
+    pub(crate) fn has_room_again(&mut self) -> bool {
         if !self.ballast.has_room() || self.ballast.make().is_err() {
             return false;
         }
         tracing::info!("there is room on the disk again: new jobs are taken");
         self.shared.doctor.set(Health::Well);
         true
-    }
-
-    fn after_batch(&mut self) {
-        self.vacuum |= std::mem::take(&mut self.session.freed);
-        if self.log.behind() >= schema::CHECKPOINT_PAGES {
-            self.checkpoint();
-        }
-    }
-
-    /// Writes the log back to the file, so that it can begin anew.
-    fn checkpoint(&mut self) {
-        let pages = self
-            .session
-            .conn
-            .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")
-            .and_then(|mut checkpoint| checkpoint.query_row([], |row| row.get::<_, i64>(2)));
-        match pages {
-            Ok(pages) => self.log.checkpointed = u32::try_from(pages).unwrap_or(0),
-            Err(error) => {
-                let failure = Failure::Engine(error);
-                match Fault::of(&failure, true) {
-                    Fault::Full => drop(self.drop_ballast()),
-                    Fault::Passing | Fault::Call => {
-                        tracing::warn!(error = %failure, "cannot write the log back, will try again: {failure}");
-                    }
-                    Fault::Poison => self.poison(&failure),
-                }
-            }
-        }
-    }
-
-    /// What can wait until nobody waits.
-    fn idle(&mut self) {
-        match self.shared.doctor.health() {
-            Health::Poisoned => return,
-            Health::Full => drop(self.has_room_again()),
-            Health::Well => {}
-        }
-        if self.vacuum {
-            self.give_back();
-        }
-        if self.log.behind() > 0 {
-            self.checkpoint();
-        }
-    }
-
-    /// Gives free pages back to the file system, a step at a time, until a call comes.
-    fn give_back(&mut self) {
-        while self.shared.calls.is_empty() {
-            match self.vacuum_step() {
-                Ok(true) => {}
-                Ok(false) => {
-                    self.vacuum = false;
-                    return;
-                }
-                Err(error) => {
-                    self.vacuum = false;
-                    let failure = Failure::Engine(error);
-                    if Fault::of(&failure, true) == Fault::Poison {
-                        self.poison(&failure);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn vacuum_step(&mut self) -> rusqlite::Result<bool> {
-        let conn = self.session.conn;
-        let free: i64 = conn.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get(0))?;
-        if free <= FREE_PAGES_KEPT {
-            return Ok(false);
-        }
-        // Each step of this statement frees one page: run to its end, not once.
-        let mut step = conn.prepare_cached("PRAGMA incremental_vacuum(200)")?;
-        let mut rows = step.query([])?;
-        while rows.next()?.is_some() {}
-        Ok(true)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{NOW, ask, job, job_with, sound, wait_until};
 use jobservice_core::store::Action;
 use jobservice_core::{JobId, Store, StoreError};
-use jobservice_sqlite::{Options, SqliteStore};
+use jobservice_sqlite::{Inspector, Options, SqliteStore};
 
 /// Changes rows behind the back of a store that is not open.
 fn meddle(path: &std::path::Path, sql: &str, id: &JobId) {
@@ -67,4 +67,45 @@ async fn free_pages_are_given_back_when_the_store_is_idle() {
     let size = || std::fs::metadata(&path).unwrap().len();
     wait_until("the file has shrunk below 2 MiB", async || size() < 2 * 1024 * 1024).await;
     sound(&store).await;
+}
+
+/// What somebody could do to a file, and a word of the sentence that must tell of it.
+const PLANTED: [(&str, &str); 16] = [
+    ("UPDATE jobs SET finished_at = 5 WHERE id = ?1", "history"),
+    ("UPDATE jobs SET status = 4 WHERE id = ?1", "finish"),
+    ("UPDATE jobs SET status = 2 WHERE id = ?1", "lease"),
+    ("UPDATE jobs SET status = 9 WHERE id = ?1", "cannot be read"),
+    ("UPDATE jobs SET lease_pool = 'a/1' WHERE id = ?1", "history"),
+    ("UPDATE jobs SET reap_at = 5 WHERE id = ?1", "reap"),
+    ("UPDATE jobs SET signal = 1, signal_until = 5 WHERE id = ?1", "history"),
+    ("UPDATE jobs SET holds_key = 1 WHERE id = ?1", "unique key"),
+    ("UPDATE jobs SET tags = '[\"blue\"]' WHERE id = ?1", "tag"),
+    ("UPDATE jobs SET upstream = 'policy-00' WHERE id = ?1", "execution"),
+    ("UPDATE jobs SET name = 'other' WHERE id = ?1", "counts"),
+    ("INSERT INTO job_tags SELECT 'green', 77 FROM jobs WHERE id = ?1", "tag"),
+    ("INSERT INTO executions SELECT 'policy-00', seq, 1 FROM jobs WHERE id = ?1", "execution"),
+    ("INSERT INTO outbox SELECT seq, 1, 0, 0, 0, 0, 0, NULL, NULL, NULL FROM jobs WHERE id = ?1", "turn"),
+    ("INSERT INTO outbox_turns SELECT seq, id, 0 FROM jobs WHERE id = ?1", "turn"),
+    ("INSERT INTO policies SELECT id, NULL, name, 1, NULL, '{}', '{}' FROM jobs WHERE id = ?1", "policy"),
+];
+
+/// Goal: the audit is worth something: it finds what was put there for it to find.
+#[tokio::test]
+async fn the_audit_finds_what_was_planted() {
+    let directory = tempfile::tempdir().unwrap();
+    for (number, (sql, word)) in PLANTED.into_iter().enumerate() {
+        let path = directory.path().join(format!("jobs-{number}.db"));
+        let options = Options { ballast_bytes: 0, ..Options::default() };
+        let store = SqliteStore::open(&path, options).unwrap();
+        let jobs = vec![job("copy"), job("copy")];
+        let id = jobs[0].job.id.clone();
+        store.insert(jobs, NOW).await.unwrap();
+        drop(store);
+        assert_eq!(Inspector::open(&path).unwrap().audit().unwrap(), Vec::<String>::new());
+
+        meddle(&path, sql, &id);
+
+        let found = Inspector::open(&path).unwrap().audit().unwrap();
+        assert!(found.iter().any(|line| line.contains(word)), "{sql}: {found:?}");
+    }
 }
