@@ -53,6 +53,8 @@ pub struct Faulty {
 struct Plan {
     rng: Rng,
     rates: Rates,
+    /// Verbs with rates of their own.
+    apart: Vec<(&'static str, Rates)>,
     lost: u64,
     refused: u64,
 }
@@ -60,12 +62,21 @@ struct Plan {
 impl Faulty {
     /// Puts faults before `inner`: at these rates, as this seed says.
     pub fn new(inner: Arc<dyn Store>, rates: Rates, seed: u64) -> Faulty {
-        Faulty { inner, plan: Mutex::new(Plan { rng: Rng::new(seed), rates, lost: 0, refused: 0 }) }
+        Faulty { inner, plan: Mutex::new(Plan { rng: Rng::new(seed), rates, apart: Vec::new(), lost: 0, refused: 0 }) }
     }
 
-    /// Changes the rates: all zero ends the faults.
+    /// Changes the rates of all verbs: all zero ends the faults.
     pub fn set_rates(&self, rates: Rates) {
-        self.plan.lock().rates = rates;
+        let mut plan = self.plan.lock();
+        plan.rates = rates;
+        plan.apart.clear();
+    }
+
+    /// Changes the rates of one verb of the trait, until [`Faulty::set_rates`] changes those of all.
+    pub fn set_rates_of(&self, verb: &'static str, rates: Rates) {
+        let mut plan = self.plan.lock();
+        plan.apart.retain(|(apart, _)| *apart != verb);
+        plan.apart.push((verb, rates));
     }
 
     /// How many answers were lost and how many calls refused so far.
@@ -74,9 +85,10 @@ impl Faulty {
         (plan.lost, plan.refused)
     }
 
-    fn draw(&self) -> Fault {
+    fn draw(&self, verb: &'static str) -> Fault {
         let mut plan = self.plan.lock();
-        let Rates { lost, refused, delayed } = plan.rates;
+        let apart = plan.apart.iter().find(|(apart, _)| *apart == verb).map(|(_, rates)| *rates);
+        let Rates { lost, refused, delayed } = apart.unwrap_or(plan.rates);
         let draw = plan.rng.below(100);
         if draw < lost {
             plan.lost += 1;
@@ -93,7 +105,7 @@ impl Faulty {
 
     async fn through<T>(&self, during: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let unavailable = |what: &'static str| StoreError::Unavailable { during, source: what.into() };
-        match self.draw() {
+        match self.draw(during) {
             Fault::None => call.await,
             Fault::Delayed(turns) => {
                 for _ in 0..turns {

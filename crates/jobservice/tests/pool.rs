@@ -288,10 +288,12 @@ async fn check_in_of_a_run_whose_lease_was_lost_is_refused() {
     let mut pair = Pair::start().await;
     let moved = pair.job_that_moved("check in").await;
 
-    pair.between.set_rates(Rates::default());
+    // Only the check-in: an extend that came through first would drop the run before it could tell.
+    pair.between.set_rates_of("check_in", Rates::default());
     pair.script.go();
 
     assert_eq!(pair.script.next().await, "refused true");
+    pair.between.set_rates(Rates::default());
     pair.first.until_stats("revoked", |stats| stats.leased == 0).await;
     assert_eq!(pair.second.store.get(&moved.id).await.unwrap().unwrap(), moved);
     pair.end().await;

@@ -162,7 +162,7 @@ const SENTENCES: [(&str, &str); 11] = [
         "a tag of a job is not in the table of tags, or the other way round",
         "SELECT id FROM jobs WHERE coalesce((SELECT group_concat(tag, char(10)) FROM (SELECT tag FROM job_tags WHERE job = seq \
          ORDER BY tag)), '') <> coalesce((SELECT group_concat(tag, char(10)) FROM (SELECT DISTINCT value AS tag FROM \
-         json_each(iif(json_valid(tags), tags, '[]')) ORDER BY value)), '')",
+         json_each(CASE WHEN json_valid(tags) THEN tags ELSE '[]' END) ORDER BY value)), '')",
     ),
     (
         "the turn of a job's events is not that of its first",
