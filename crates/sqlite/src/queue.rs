@@ -21,8 +21,16 @@ pub(crate) struct Queue<T> {
 struct State<T> {
     items: VecDeque<T>,
     closed: bool,
-    waiting: bool,
+    /// How many items the thread waits for; none if it does not wait.
+    wanted: Option<usize>,
     nudged: bool,
+}
+
+impl<T> State<T> {
+    /// Whether the thread must be woken for what is here; it is then taken to be awake.
+    fn wakes(&mut self) -> bool {
+        self.wanted.take_if(|wanted| self.items.len() >= *wanted).is_some()
+    }
 }
 
 /// What a wait ended with.
@@ -46,7 +54,7 @@ impl<T> Queue<T> {
     /// A queue for at most `items_max` items.
     pub(crate) fn new(items_max: usize) -> Queue<T> {
         Queue {
-            state: Mutex::new(State { items: VecDeque::new(), closed: false, waiting: false, nudged: false }),
+            state: Mutex::new(State { items: VecDeque::new(), closed: false, wanted: None, nudged: false }),
             arrived: Condvar::new(),
             room: Semaphore::new(items_max.clamp(1, Semaphore::MAX_PERMITS)),
         }
@@ -61,7 +69,7 @@ impl<T> Queue<T> {
         }
         permit.forget();
         state.items.push_back(item);
-        let wake = std::mem::take(&mut state.waiting);
+        let wake = state.wakes();
         drop(state);
         if wake {
             self.arrived.notify_one();
@@ -81,9 +89,16 @@ impl<T> Queue<T> {
 
     /// Blocks the thread until there are items, at most for `patience` if that is given.
     pub(crate) fn wait(&self, patience: Option<Duration>) -> Wait {
+        self.wait_for(1, patience)
+    }
+
+    /// Blocks the thread until there are `wanted` items or somebody nudges it, at most for `patience` if that is given.
+    /// Each wake-up costs about as much as a call: who has time lets some come together.
+    pub(crate) fn wait_for(&self, wanted: usize, patience: Option<Duration>) -> Wait {
         let mut state = self.state.lock();
+        let mut late = false;
         loop {
-            if !state.items.is_empty() {
+            if state.items.len() >= wanted || (late && !state.items.is_empty()) {
                 return Wait::Items;
             }
             if std::mem::take(&mut state.nudged) {
@@ -92,17 +107,15 @@ impl<T> Queue<T> {
             if state.closed {
                 return Wait::Closed;
             }
-            state.waiting = true;
+            if late {
+                return Wait::Nothing;
+            }
+            state.wanted = Some(wanted);
             match patience {
                 None => self.arrived.wait(&mut state),
-                Some(patience) => {
-                    let late = self.arrived.wait_for(&mut state, patience).timed_out();
-                    if late && state.items.is_empty() && !state.nudged && !state.closed {
-                        state.waiting = false;
-                        return Wait::Nothing;
-                    }
-                }
+                Some(patience) => late = self.arrived.wait_for(&mut state, patience).timed_out(),
             }
+            state.wanted = None;
         }
     }
 
@@ -110,7 +123,7 @@ impl<T> Queue<T> {
     pub(crate) fn nudge(&self) {
         let mut state = self.state.lock();
         state.nudged = true;
-        let wake = std::mem::take(&mut state.waiting);
+        let wake = state.wanted.take().is_some();
         drop(state);
         if wake {
             self.arrived.notify_one();
@@ -162,6 +175,28 @@ mod tests {
         assert!(sender.await.unwrap());
         assert_eq!(queue.take(&mut items, 10), 1);
         assert_eq!(items, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_several_items_is_woken_by_the_last_of_them_or_by_a_nudge() {
+        let queue = Arc::new(Queue::new(8));
+        let wait = |queue: &Arc<Queue<i32>>| {
+            let queue = Arc::clone(queue);
+            std::thread::spawn(move || queue.wait_for(3, None))
+        };
+
+        let waiter = wait(&queue);
+        for item in 0..3 {
+            queue.send(item).await.unwrap();
+        }
+        assert_eq!(waiter.join().unwrap(), Wait::Items);
+        queue.take(&mut Vec::new(), 2);
+
+        let waiter = wait(&queue);
+        queue.nudge();
+        assert_eq!(waiter.join().unwrap(), Wait::Nudged);
+        // What is there is not withheld from who has waited long enough.
+        assert_eq!(queue.wait_for(3, Some(Duration::from_millis(1))), Wait::Items);
     }
 
     #[tokio::test]

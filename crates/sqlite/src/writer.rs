@@ -44,6 +44,9 @@ const WORK_MAX: Duration = Duration::from_millis(5);
 /// Calls that join a batch between two looks at the disk.
 const JOIN_TOGETHER: usize = 8;
 
+/// Calls that wake the writer while the disk is busy: applied early they shorten the batch, but each wake-up costs too.
+const WAKE_TOGETHER: usize = 16;
+
 /// Work that is worth a commit of its own while more waits, if the disk is that fast.
 const WORK_MIN: Duration = Duration::from_micros(150);
 
@@ -258,7 +261,7 @@ impl Writer<'_> {
             if self.shared.calls.take(calls, room.min(JOIN_TOGETHER)) > 0 {
                 continue;
             }
-            if is_free || self.shared.calls.wait(Some(WORK_MAX)) == Wait::Closed {
+            if is_free || self.shared.calls.wait_for(WAKE_TOGETHER, Some(WORK_MAX)) == Wait::Closed {
                 break;
             }
         }
