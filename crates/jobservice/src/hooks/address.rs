@@ -105,7 +105,10 @@ impl AddressPolicy {
     }
 
     /// Looks at an address that is to be called for the sake of this host.
-    pub(crate) fn check_address(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn check_address(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
         let allowed = |address: IpAddr| self.networks.iter().any(|network| network.contains(address));
         let named = self.hosts.iter().any(|pattern| pattern.matches(host));
         match class(address) {
@@ -175,26 +178,21 @@ fn class_v4(address: Ipv4Addr) -> Class {
 }
 
 fn class_v6(address: Ipv6Addr) -> Class {
-    let [a, b, c, d, e, f, g, h] = address.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([w, x], [y, z]) = (high.to_be_bytes(), low.to_be_bytes());
-        Class::Holds(Ipv4Addr::new(w, x, y, z))
-    };
-    match (a, b) {
+    let holds = |high: u16, low: u16| Class::Holds(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match address.segments() {
         _ if address.is_unspecified() => Class::Never("unspecified"),
-        (0xfe80..=0xfebf, _) => Class::Never("link-local"),
-        (0xff00..=0xffff, _) => Class::Never("multicast"),
+        [0xfe80..=0xfebf, ..] => Class::Never("link-local"),
+        [0xff00..=0xffff, ..] => Class::Never("multicast"),
         _ if address.is_loopback() => Class::Private("loopback"),
-        (0xfc00..=0xfdff, _) => Class::Private("private"),
-        (0xfec0..=0xfeff, _) => Class::Private("site-local"),
-        // The old way to write IPv4 addresses, NAT64, and 6to4.
-        (0, 0) if [c, d, e, f] == [0; 4] => v4(g, h),
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => v4(g, h),
-        (0x2002, _) => v4(b, c),
-        // ISATAP, whatever the prefix.
-        _ if matches!(e, 0 | 0x200) && f == 0x5efe => v4(g, h),
-        (0x2001, 0..=0x1ff | 0xdb8) | (0x3fff, _) => Class::Private("reserved for special purposes"),
-        (0x2000..=0x3ffe, _) => Class::Public,
+        [0xfc00..=0xfdff, ..] => Class::Private("private"),
+        [0xfec0..=0xfeff, ..] => Class::Private("site-local"),
+        // The old way to write IPv4 addresses, NAT64, 6to4, and ISATAP with whatever prefix.
+        [0, 0, 0, 0, 0, 0, high, low] => holds(high, low),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => holds(high, low),
+        [0x2002, high, low, ..] => holds(high, low),
+        [.., 0 | 0x200, 0x5efe, high, low] => holds(high, low),
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, ..] => Class::Private("reserved for special purposes"),
+        [0x2000..=0x3ffe, ..] => Class::Public,
         _ => Class::Private("not assigned to hosts"),
     }
 }

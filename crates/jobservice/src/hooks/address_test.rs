@@ -4,7 +4,9 @@ use super::*;
 
 fn policy(allow: &[&str]) -> AddressPolicy {
     let mut policy = AddressPolicy::default();
-    allow.iter().for_each(|text| policy.allow(text).unwrap());
+    for text in allow {
+        policy.allow(text).unwrap();
+    }
     policy
 }
 

@@ -61,7 +61,7 @@ pub(super) enum Sign {
 /// The hosts.
 #[derive(Debug)]
 pub(super) struct Hosts<W> {
-    hosts: HashMap<Arc<str>, Host<W>>,
+    known: HashMap<Arc<str>, Host<W>>,
     /// Hosts with waiting jobs, the one whose turn it is first.
     turns: VecDeque<Arc<str>>,
     places: usize,
@@ -112,7 +112,7 @@ impl<W> Host<W> {
 impl<W> Hosts<W> {
     pub(super) fn new(places: usize, per_host: usize) -> Hosts<W> {
         Hosts {
-            hosts: HashMap::new(),
+            known: HashMap::new(),
             turns: VecDeque::new(),
             places: places.max(2),
             per_host: per_host.max(1),
@@ -131,10 +131,10 @@ impl<W> Hosts<W> {
     /// Puts a job in the queue of its host, or answers until when it goes back to the store. `random` spreads those that
     /// go back.
     pub(super) fn place(&mut self, work: Work<W>, random: u32, now: Time) -> Result<(), (Work<W>, Time)> {
-        if !self.hosts.contains_key(&work.host) && self.hosts.len() >= HOSTS_MAX {
+        if !self.known.contains_key(&work.host) && self.known.len() >= HOSTS_MAX {
             self.forget_idle(now);
         }
-        let host = self.hosts.entry(Arc::clone(&work.host)).or_insert_with(|| Host::new(now));
+        let host = self.known.entry(Arc::clone(&work.host)).or_insert_with(|| Host::new(now));
         host.used_at = now;
         if let Some((since, probe_at)) = host.dead {
             if now < probe_at || !host.is_idle() {
@@ -176,7 +176,7 @@ impl<W> Hosts<W> {
         }
         for _ in 0..self.turns.len() {
             let key = self.turns.pop_front()?;
-            let Some(host) = self.hosts.get_mut(&key) else { continue };
+            let Some(host) = self.known.get_mut(&key) else { continue };
             let has_place = host.sending < self.per_host && (host.proven || self.sending_doubtful < self.places / 2);
             let work = if has_place { host.waiting.pop_front() } else { None };
             let proven = host.proven;
@@ -207,7 +207,7 @@ impl<W> Hosts<W> {
         random: u32,
         now: Time,
     ) -> Vec<(Work<W>, Time)> {
-        let Some(host) = self.hosts.get_mut(key) else { return Vec::new() };
+        let Some(host) = self.known.get_mut(key) else { return Vec::new() };
         self.sending -= 1;
         self.sending_doubtful -= usize::from(!host.proven);
         host.sending -= 1;
@@ -260,20 +260,20 @@ impl<W> Hosts<W> {
     pub(super) fn drain(&mut self) -> Vec<Work<W>> {
         self.turns.clear();
         (self.waiting, self.waiting_doubtful) = (0, 0);
-        self.hosts.values_mut().flat_map(|host| std::mem::take(&mut host.waiting)).collect()
+        self.known.values_mut().flat_map(|host| std::mem::take(&mut host.waiting)).collect()
     }
 
     /// Forgets hosts that nothing is going on with: the one not used for longest first, down to half.
     fn forget_idle(&mut self, now: Time) {
         let mut idle: Vec<(Duration, Arc<str>)> = self
-            .hosts
+            .known
             .iter()
             .filter(|(_, host)| host.is_idle())
             .map(|(key, host)| (now.since(host.used_at), Arc::clone(key)))
             .collect();
         idle.sort_by(|a, b| b.cmp(a));
         for (_, key) in idle.into_iter().take(HOSTS_MAX / 2) {
-            self.hosts.remove(&key);
+            self.known.remove(&key);
         }
     }
 }

@@ -169,7 +169,7 @@ fn numbers_add_up_whatever_happens() {
         }
         table.now = table.now + Duration::from_millis(u64::from(random >> 22));
         assert_eq!(table.hosts.sending, sending.len());
-        let all = || table.hosts.hosts.values();
+        let all = || table.hosts.known.values();
         assert_eq!(table.hosts.waiting, all().map(|host| host.waiting.len()).sum::<usize>());
         let doubtful = || all().filter(|host| !host.proven);
         assert_eq!(table.hosts.waiting_doubtful, doubtful().map(|host| host.waiting.len()).sum::<usize>());
@@ -189,5 +189,5 @@ fn forgotten_hosts_are_those_that_nothing_goes_on_with() {
         table.hosts.drain();
         table.now = table.now + Duration::from_millis(1);
     }
-    assert!(table.hosts.hosts.len() <= HOSTS_MAX && table.hosts.hosts.contains_key("busy"));
+    assert!(table.hosts.known.len() <= HOSTS_MAX && table.hosts.known.contains_key("busy"));
 }

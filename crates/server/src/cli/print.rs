@@ -105,7 +105,7 @@ pub(super) fn list_row(job: &Job) -> io::Result<()> {
 }
 
 /// Text of a job without what could steer a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
