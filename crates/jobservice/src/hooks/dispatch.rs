@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use jobservice_core::outbox::{JobEvents, Settled};
 use jobservice_core::{Clock, JobId, Store, StoreError, Time, limits};
@@ -123,10 +124,17 @@ impl Dispatcher {
         let mut backoff = wait::Backoff::default();
         let mut told = false;
         let mut look_at = shared.clock.now();
+        // Kept over the turns of the loop, and registered anew before each look: an event that comes while something else
+        // is done would otherwise wait for the next look.
+        let notices = shared.store.notices();
+        let woken = notices.events();
+        tokio::pin!(woken);
         while !shared.stop.is_cancelled() {
-            // Register before looking: an event that comes between the two would otherwise wait for the next look.
-            let woken = shared.store.notices().events();
             let now = shared.clock.now();
+            if woken.as_mut().now_or_never().is_some() {
+                woken.set(notices.events());
+                look_at = now;
+            }
             if now >= look_at && self.hosts.room() > 0 {
                 match self.look().await {
                     Ok(next) => {
@@ -157,7 +165,10 @@ impl Dispatcher {
                 Some(ended) = self.deliveries.join_next_with_id() => {
                     look_at = look_at.min(self.ended(ended).await);
                 }
-                () = woken => look_at = now,
+                () = woken.as_mut() => {
+                    woken.set(notices.events());
+                    look_at = now;
+                }
                 () = wait::until(&shared.clock, look_at), if has_room => {}
                 () = shared.stop.cancelled() => {}
             }
