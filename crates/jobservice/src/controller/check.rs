@@ -29,8 +29,8 @@ pub(super) fn new_job(
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     bad.check_kind(&submission);
     let run_at = bad.run_at(&submission, now);
-    bad.check_limits(&submission);
     bad.check_hook(submission.hook.as_deref(), hooks);
+    bad.check_limits(&submission);
     let parameters: Arc<str> = match &submission.parameters {
         Some(parameters) => parameters.get().into(),
         None => "{}".into(),
