@@ -145,14 +145,14 @@ mod tests {
     #[test]
     fn complaints_name_the_field_and_never_show_a_secret() {
         let text =
-            "hooks:\n  secret: canary\n  allow: [\"http://x/\"]\n  per_host: 0\n  timeout_seconds: 31\n  alow: []";
+            "hooks:\n  secret: canary\n  allow: [\"http://x/\"]\n  per_host: 0\n  timeout_seconds: 31\n  per_hosts: 1";
         let all = Config::read(&file(text)).unwrap_err().to_string();
         for expected in [
             "c.yml:2: hooks.secret: ",
             "c.yml:3: hooks.allow: \"http://x/\" is neither a host",
             "c.yml:4: hooks.per_host: it is \"0\"; give 1 to 1000",
             "c.yml:5: hooks.timeout_seconds: it is \"31\"; give 1 to 30",
-            "c.yml:6: hooks.alow: it is not known; did you mean allow?",
+            "c.yml:6: hooks.per_hosts: it is not known; did you mean per_host?",
         ] {
             assert!(all.contains(expected), "{expected:?} is not in {all}");
         }
