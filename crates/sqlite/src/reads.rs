@@ -80,14 +80,21 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
-    fn drop(&mut self) {
+impl Lane {
+    /// Ends the thread and closes its connection. Reads from then on fail.
+    pub(crate) fn stop(&mut self) {
         self.reads.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("a reading thread has panicked");
         }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

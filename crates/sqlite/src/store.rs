@@ -127,6 +127,9 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // Before the writer: the last connection to close writes the log back and removes it, which a reader may not.
+        self.records.stop();
+        self.lists.stop();
         self.shared.calls.close();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()

@@ -50,6 +50,25 @@ async fn what_was_answered_is_there_after_the_store_was_opened_again() {
     sound(&store).await;
 }
 
+/// Goal: who copies the one file after a clean end has everything.
+#[tokio::test]
+async fn after_a_clean_end_all_is_in_the_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    assert!(store.get(&id).await.unwrap().is_some());
+    assert!(directory.path().join("jobs.db-wal").exists());
+
+    drop(store);
+
+    for gone in ["jobs.db-wal", "jobs.db-shm"] {
+        assert!(!directory.path().join(gone).exists(), "{gone} is still there");
+    }
+}
+
 #[tokio::test]
 async fn leases_of_an_earlier_life_are_given_back_at_once_but_not_those_of_remote_pools() {
     let directory = tempfile::tempdir().unwrap();
