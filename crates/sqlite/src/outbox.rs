@@ -88,7 +88,19 @@ impl Session<'_> {
             hold.execute((job, until.as_millis()))?;
             drop(hold);
             self.set_turn(job, &id)?;
-            let Some(record) = self.take_of(&id)? else { continue };
+            let record = match self.take_of(&id) {
+                Err(Failure::Damaged(why)) => {
+                    // Its events wait for the end of the hold; those of others go on.
+                    tracing::error!(
+                        job.id = id,
+                        why,
+                        "the events of job {id} cannot be sent, it cannot be read: {why}"
+                    );
+                    continue;
+                }
+                record => record?,
+            };
+            let Some(record) = record else { continue };
             let mut events = self
                 .conn
                 .prepare_cached(&format!("SELECT {COLUMNS}, tries FROM outbox WHERE job = ?1 ORDER BY seq"))?;
