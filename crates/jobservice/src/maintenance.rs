@@ -23,6 +23,9 @@ const BATCH: usize = 1000;
 /// Shortest pause between two looks that found nothing more to do.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
+/// The same for prune. Nobody waits for what is pruned, and what expires one by one is better taken together.
+const PRUNE_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// How often each sweep looks although nothing told it to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SweepTimes {
@@ -146,12 +149,12 @@ impl Maintenance {
     /// A job that is submitted from now on for a time before this is promoted late, by less than a second; delays come in
     /// whole seconds.
     fn next_look(&self, sweep: Sweep, next_at: Option<Time>, now: Time) -> Time {
-        let every = match sweep {
-            Sweep::Promote => self.times.promote,
-            Sweep::Reap => self.times.reap,
-            Sweep::Prune => self.times.prune,
+        let (every, pause_min) = match sweep {
+            Sweep::Promote => (self.times.promote, PAUSE_MIN),
+            Sweep::Reap => (self.times.reap, PAUSE_MIN),
+            Sweep::Prune => (self.times.prune, PRUNE_PAUSE_MIN),
         };
-        next_at.map_or(now + every, |next_at| next_at.min(now + every)).max(now + PAUSE_MIN)
+        next_at.map_or(now + every, |next_at| next_at.min(now + every)).max(now + pause_min)
     }
 
     async fn beat(&self, node: Node) {

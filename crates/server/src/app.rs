@@ -132,7 +132,7 @@ fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
             LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
             LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
             LoggerKind::File { base_dir } => logs.backend(Arc::new(FileLogs::open(base_dir)?)),
-            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open(logs_path(&config.store_path))?)),
+            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open_beside_store(logs_path(&config.store_path))?)),
         };
         logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
     }

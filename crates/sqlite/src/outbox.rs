@@ -131,7 +131,19 @@ impl Session<'_> {
         for (job, id) in due {
             self.hold_events(job, until)?;
             self.set_turn(job, &id)?;
-            let Some(record) = self.take_of(&id)? else { continue };
+            let record = match self.take_of(&id) {
+                Err(Failure::Damaged(why)) => {
+                    // Its events wait for the end of the hold; those of others go on.
+                    tracing::error!(
+                        job.id = id,
+                        why,
+                        "the events of job {id} cannot be sent, it cannot be read: {why}"
+                    );
+                    continue;
+                }
+                record => record?,
+            };
+            let Some(record) = record else { continue };
             let mut all =
                 self.conn.prepare_cached(&format!("SELECT {ENTRY_COLUMNS} FROM outbox WHERE job = ?1 ORDER BY seq"))?;
             let mut rows = all.query([job])?;

@@ -61,7 +61,9 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError::Served`] if another process serves the file; the rest as their texts say.
     pub fn open(path: impl AsRef<Path>, options: Options) -> std::result::Result<SqliteStore, OpenError> {
-        let path = path.as_ref().to_owned();
+        // SQLite follows links and puts its log beside what they lead to; so do we, with the lock as well.
+        let given = path.as_ref();
+        let path = std::fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
         let lock = Lock::take(&path)?;
         let Options { queue_max, ballast_bytes, write_hook } = options;
         let conn = schema::open_writer(&path)?;
@@ -127,6 +129,9 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // Before the writer: the last connection to close writes the log back and removes it, which a reader may not.
+        self.records.stop();
+        self.lists.stop();
         self.shared.calls.close();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -149,7 +154,8 @@ impl Store for SqliteStore {
 
     async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended> {
         let (pool, leases) = (pool.clone(), leases.to_vec());
-        self.write(Class::Upkeep, "extend", move |session| session.extend(&pool, &leases, until, now)).await
+        // With the endings: a lease that is not extended is reaped, and then work is done twice.
+        self.write(Class::Ending, "extend", move |session| session.extend(&pool, &leases, until, now)).await
     }
 
     async fn finish(&self, reports: Vec<Report>, now: Time) -> Result<Vec<Finished>> {

@@ -50,6 +50,63 @@ async fn what_was_answered_is_there_after_the_store_was_opened_again() {
     sound(&store).await;
 }
 
+/// Goal: who copies the one file after a clean end has everything.
+#[tokio::test]
+async fn after_a_clean_end_all_is_in_the_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    assert!(store.get(&id).await.unwrap().is_some());
+    assert!(directory.path().join("jobs.db-wal").exists());
+
+    drop(store);
+
+    for gone in ["jobs.db-wal", "jobs.db-shm"] {
+        assert!(!directory.path().join(gone).exists(), "{gone} is still there");
+    }
+}
+
+/// Goal: what a process that was killed left in the log, synced or not, is on the disk before anything is added to it.
+#[tokio::test]
+async fn after_an_unclean_end_the_log_is_written_back_and_begun_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("jobs.db"), Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    // What lies on the disk now is what a kill would leave.
+    let left = tempfile::tempdir().unwrap();
+    for file in ["jobs.db", "jobs.db-wal"] {
+        std::fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
+    }
+    let log = left.path().join("jobs.db-wal");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0);
+
+    let store = SqliteStore::open(left.path().join("jobs.db"), Options::default()).unwrap();
+
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+    assert!(store.get(&id).await.unwrap().is_some());
+}
+
+/// Goal: the log that is synced is the one that SQLite writes, and the lock is that of the file.
+#[tokio::test]
+async fn a_link_to_the_file_is_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    drop(SqliteStore::open(&path, Options::default()).unwrap());
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+
+    let store = SqliteStore::open(&link, Options::default()).unwrap();
+
+    assert_eq!(store.insert(vec![job("copy")], NOW).await.unwrap(), [Inserted::Created]);
+    assert!(!directory.path().join("link.db-wal").exists());
+    assert!(matches!(SqliteStore::open(&path, Options::default()), Err(OpenError::Served { .. })));
+}
+
 #[tokio::test]
 async fn leases_of_an_earlier_life_are_given_back_at_once_but_not_those_of_remote_pools() {
     let directory = tempfile::tempdir().unwrap();
