@@ -4,7 +4,8 @@
 //! A host that is slow or dead must cost the others nothing. It gets a few places (`per_host`), its messages a short
 //! queue; what does not fit goes back to the store for as long as the queue will take. Hosts that did not answer last time,
 //! or never did yet, share half of all places and half of the queue, so that any number of dead ones leaves the other half
-//! free. After [`FAILURES_MAX`] failures in a row a host gets one probe a minute.
+//! free. After [`FAILURES_MAX`] failures in a row a host gets one probe a minute. What began before the host last answered
+//! well says nothing new: many time-outs that end together are no row.
 //!
 //! No clock and no store in here: time is an argument, what has to be done is an answer.
 
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use jobservice_core::{JobId, Time};
 
-/// Failures in a row after which a host is taken for dead.
+/// Failures in a row, over at least this time, after which a host is taken for dead. A receiver that starts again refuses
+/// many connections in a moment.
 const FAILURES_MAX: u32 = 20;
+const FAILING_MIN: Duration = Duration::from_secs(5);
 
 /// How often a host that is taken for dead is tried.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
@@ -79,6 +82,10 @@ struct Host<W> {
     /// Whether it answered well last time.
     proven: bool,
     failures: u32,
+    /// When the first of these began.
+    failing_since: Time,
+    /// When it last answered well.
+    well_at: Option<Time>,
     /// Since when it is taken for dead, and when it is tried next.
     dead: Option<(Time, Time)>,
     paused_until: Time,
@@ -96,6 +103,8 @@ impl<W> Host<W> {
             sending: 0,
             proven: false,
             failures: 0,
+            failing_since: now,
+            well_at: None,
             dead: None,
             paused_until: now,
             takes: Duration::from_millis(50),
@@ -215,17 +224,22 @@ impl<W> Hosts<W> {
         let was = host.proven;
         match sign {
             Sign::Well => {
-                (host.proven, host.failures, host.dead) = (true, 0, None);
+                (host.proven, host.failures, host.dead, host.well_at) = (true, 0, None, Some(now));
                 host.takes = (host.takes * 7 + took) / 8;
             }
             Sign::Ill { asked } => {
-                host.proven = false;
-                host.failures = host.failures.saturating_add(1);
                 host.takes = (host.takes * 7 + took) / 8;
                 if let Some(asked) = asked {
                     host.paused_until = host.paused_until.max(now + asked.min(PAUSE_MAX));
                 }
-                if host.failures >= FAILURES_MAX {
+                let began = now - took;
+                if host.well_at.is_none_or(|well_at| well_at <= began) {
+                    host.proven = false;
+                    host.failing_since = if host.failures == 0 { began } else { host.failing_since.min(began) };
+                    host.failures = host.failures.saturating_add(1);
+                }
+                let is_row = host.failures >= FAILURES_MAX && now.since(host.failing_since) >= FAILING_MIN;
+                if is_row || host.dead.is_some() {
                     let since = host.dead.map_or(now, |(since, _)| since);
                     host.dead = Some((since, now + PROBE_EVERY));
                 }

@@ -3,6 +3,7 @@
 use super::*;
 
 const START: Time = Time::from_seconds(1_000_000);
+const TOOK: Duration = Duration::from_millis(10);
 
 struct Table {
     hosts: Hosts<()>,
@@ -28,13 +29,22 @@ impl Table {
     }
 
     fn ended(&mut self, host: &str, sign: Sign) -> usize {
-        self.hosts.ended(host, sign, Duration::from_millis(10), 0, self.now).len()
+        self.hosts.ended(host, sign, TOOK, 0, self.now).len()
     }
 
     fn once(&mut self, host: &str, sign: Sign) {
         assert_eq!(self.place(host), None, "{host} has a place in its queue");
         assert_eq!(self.begin(), [host]);
+        self.now = self.now + TOOK;
         self.ended(host, sign);
+    }
+
+    /// The first of two failures less than it takes to be taken for dead.
+    fn nearly_dies(&mut self, host: &str) {
+        for _ in 1..FAILURES_MAX {
+            self.once(host, ILL);
+        }
+        self.now = self.now + FAILING_MIN;
     }
 }
 
@@ -79,9 +89,8 @@ fn what_does_not_fit_goes_back_for_as_long_as_the_queue_takes() {
 #[test]
 fn dead_host_is_left_alone_but_for_a_probe_each_minute() {
     let mut table = Table::new(64, 8);
-    for _ in 0..FAILURES_MAX {
-        table.once("dead", ILL);
-    }
+    table.nearly_dies("dead");
+    table.once("dead", ILL);
     assert!(table.place("dead").unwrap() >= PROBE_EVERY);
     table.now = table.now + PROBE_EVERY;
 
@@ -100,20 +109,44 @@ fn dead_host_is_left_alone_but_for_a_probe_each_minute() {
 fn success_begins_the_count_anew() {
     let mut table = Table::new(64, 8);
     for _ in 0..3 {
-        for _ in 1..FAILURES_MAX {
-            table.once("flaky", ILL);
-        }
+        table.nearly_dies("flaky");
         table.once("flaky", Sign::Well);
     }
     assert_eq!(table.place("flaky"), None);
 }
 
+/// A receiver that answers most at once and leaves some hanging: those end together, with no success between them.
+#[test]
+fn time_outs_that_began_before_the_last_success_are_no_row() {
+    let mut table = Table::new(64, 64);
+    for _ in 0..40 {
+        table.place("flaky");
+    }
+    let sending = table.begin().len();
+    assert!(sending > FAILURES_MAX as usize);
+    table.ended("flaky", Sign::Well);
+    table.now = table.now + FAILING_MIN;
+
+    for _ in 1..sending {
+        table.hosts.ended("flaky", ILL, FAILING_MIN * 2, 0, table.now);
+    }
+
+    assert_eq!((table.place("flaky"), table.hosts.known["flaky"].proven), (None, true));
+}
+
+#[test]
+fn receiver_that_starts_again_is_not_taken_for_dead() {
+    let mut table = Table::new(64, 8);
+    for _ in 0..FAILURES_MAX * 2 {
+        table.once("restarting", ILL);
+    }
+    assert_eq!(table.place("restarting"), None);
+}
+
 #[test]
 fn what_waits_for_a_host_goes_back_when_it_is_found_dead() {
     let mut table = Table::new(64, 1);
-    for _ in 1..FAILURES_MAX {
-        table.once("dead", ILL);
-    }
+    table.nearly_dies("dead");
     for _ in 0..4 {
         table.place("dead");
     }
