@@ -58,14 +58,11 @@ impl AddressPolicy {
     /// Says what is wrong with the text.
     pub fn allow(&mut self, text: &str) -> Result<(), String> {
         let text = text.trim().trim_matches(['[', ']']);
-        if let Some((address, bits)) = text.split_once('/') {
-            let address: IpAddr = address.parse().map_err(|_| format!("{address:?} is not an IP address"))?;
+        let parts = text.split_once('/');
+        if let Some((Ok(address), bits)) = parts.map(|(address, bits)| (IpAddr::from_str(address), bits)) {
             let most = if address.is_ipv4() { 32 } else { 128 };
-            let bits: u8 = bits
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= most)
-                .ok_or_else(|| format!("{bits:?} is not a prefix length up to {most}"))?;
+            let bits = bits.parse().ok().filter(|bits| *bits <= most);
+            let bits = bits.ok_or_else(|| format!("{text:?} has no prefix length from 0 to {most}"))?;
             self.networks.push(Network::new(address, bits));
         } else if let Ok(address) = IpAddr::from_str(text) {
             self.networks.push(Network::new(address, if address.is_ipv4() { 32 } else { 128 }));
