@@ -263,7 +263,7 @@ impl ServiceBuilder {
             logs: logs.clone(),
             times: SweepTimes::default(),
         };
-        let upkeep = Upkeep::start(maintenance, node).map_err(StartError::Threads)?;
+        let upkeep = Upkeep::start(maintenance, node, fatal_sender.clone()).map_err(StartError::Threads)?;
         let pool = if runs_jobs {
             let env = Arc::new(Env {
                 store,
