@@ -40,6 +40,9 @@ const CONNECT_SECONDS_MAX: u64 = 5;
 /// How long an answer may take, apart from the time that the request asks the service to wait.
 const ANSWER_SECONDS_MAX: u64 = 30;
 
+/// How long one call waits for the end of a job: the service answers earlier.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// The service's REST API.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -120,6 +123,7 @@ impl Client {
         }
         let mut request = self.request(Method::GET, &["jobs", id]);
         if let Some(wait) = wait {
+            let wait = wait.min(WAIT_MAX);
             request.url_mut().query_pairs_mut().append_pair("wait", &format!("{}ms", wait.as_millis()));
             *request.timeout_mut() = Some(wait + Duration::from_secs(ANSWER_SECONDS_MAX));
         }
@@ -176,14 +180,16 @@ impl Client {
         let mut request = self.request(Method::GET, &["jobs", id, "log"]);
         if query.follow {
             request.url_mut().query_pairs_mut().append_pair("follow", "true");
-            *request.timeout_mut() = None;
         }
+        // The reader takes its time, and a followed log ends with its job: only the head must come in time.
+        *request.timeout_mut() = None;
         for (key, value) in [("tail", query.tail), ("offset", query.offset)] {
             if let Some(value) = value {
                 request.url_mut().query_pairs_mut().append_pair(key, &value.to_string());
             }
         }
-        let answer = self.send(request).await?;
+        let head = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), self.send(request));
+        let answer = head.await.map_err(|_| Error::TooSlow { url: self.base.to_string() })??;
         let url = self.base.to_string();
         Ok(answer.bytes_stream().map(move |piece| piece.map_err(|source| Error::NoAnswer { url: url.clone(), source })))
     }

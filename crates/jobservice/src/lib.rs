@@ -53,6 +53,7 @@ mod service;
 pub mod testing;
 mod units;
 mod wait;
+mod watchdog;
 
 pub use jobservice_core as core;
 

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::env::random_u32;
 use crate::logger::JobLogs;
 use crate::wait;
+use crate::watchdog::{Fatal, Watchdog};
 
 /// Records that one call moves at the most: a call is one transaction, and others wait for it.
 const BATCH: usize = 1000;
@@ -63,14 +64,16 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     /// Starts the sweeps on a thread of their own, and the beat if there is a pool.
-    pub(crate) fn start(maintenance: Maintenance, node: Option<Node>) -> io::Result<Upkeep> {
+    pub(crate) fn start(maintenance: Maintenance, node: Option<Node>, fatal: Fatal) -> io::Result<Upkeep> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
         let (ended_sender, ended) = watch::channel(());
         let stopped = stop.clone();
+        let watchdog = Watchdog::new(fatal, "the upkeep");
         std::thread::Builder::new().name("jobs-upkeep".to_owned()).spawn(move || {
             let _ended = ended_sender;
             runtime.block_on(stopped.run_until_cancelled(maintenance.run(node)));
+            watchdog.done();
         })?;
         Ok(Upkeep { stop: stop.drop_guard(), ended })
     }

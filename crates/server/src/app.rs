@@ -24,9 +24,9 @@ use crate::http::{App, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
 use crate::{data_dir, telemetry};
 
-/// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 25 s below the
+/// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 28 s below the
 /// 30 s after which container runtimes kill.
-const HTTP_GRACE: Duration = Duration::from_secs(3);
+const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// How long answers under way have once the store has closed itself: they are errors, and quick.
 const FAILED_GRACE: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
     let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
-    let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
+    let mut connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
 
     let ended: Result<Duration> = tokio::select! {
         name = signals.next() => {
@@ -91,11 +91,13 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         }
         // Nothing can be written any more, so nothing can be handed over: the next process will take it back.
         () = store.poisoned() => Err(StoreError::Poisoned.into()),
+        reason = service.failed() => Err(anyhow::anyhow!("{reason}")),
+        ended = &mut connections => Err(anyhow::anyhow!("the listener ended unexpectedly: {ended:?}")),
     };
     data_dir::remove_endpoint(&config.data_dir);
     closing.cancel();
     let grace = *ended.as_ref().unwrap_or(&FAILED_GRACE);
-    if tokio::time::timeout(grace, connections).await.is_err() {
+    if !connections.is_finished() && tokio::time::timeout(grace, connections).await.is_err() {
         tracing::warn!("cut off connections that did not end within {} s", grace.as_secs());
     }
     ended?;
@@ -150,9 +152,19 @@ fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
     })
 }
 
-/// Job logs stand beside the store, in a file of their own.
+/// Job logs stand beside the store, in a file of their own: `logs.db` beside `jobs.db`, `a-logs.db` beside `a.db`. It is
+/// told apart by the store's name, so that two stores in one directory, each with a lock of its own, do not share it.
 fn logs_path(store: &Path) -> std::path::PathBuf {
-    store.with_file_name("logs.db")
+    if store.file_name().is_some_and(|name| name == "jobs.db") {
+        return store.with_file_name("logs.db");
+    }
+    let mut name = store.file_stem().unwrap_or_default().to_owned();
+    name.push("-logs");
+    if let Some(extension) = store.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    store.with_file_name(name)
 }
 
 /// The secrets that open the API: those configured, or the one kept in the data directory.

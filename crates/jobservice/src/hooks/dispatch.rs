@@ -24,6 +24,7 @@ use super::schedule;
 use super::send::{Answer, Sender};
 use crate::env::random_u32;
 use crate::wait;
+use crate::watchdog::{Fatal, Watchdog};
 
 /// How often the store is looked at although nothing told of events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,15 +46,22 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     /// Starts the delivery.
-    pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: HookOptions) -> io::Result<Hooks> {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: HookOptions,
+        fatal: Fatal,
+    ) -> io::Result<Hooks> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(LOOK_UPS_MAX).build()?;
         let stop = CancellationToken::new();
         let (ended_sender, ended) = watch::channel(());
         let stopped = stop.clone();
+        let watchdog = Watchdog::new(fatal, "the delivery of hooks");
         std::thread::Builder::new().name("jobs-hooks".to_owned()).spawn(move || {
             let _ended = ended_sender;
             runtime.block_on(Dispatcher::new(store, clock, options, stopped).run());
+            watchdog.done();
             // Not by dropping it: that would wait for look-ups that hang.
             runtime.shutdown_background();
         })?;

@@ -274,10 +274,11 @@ impl ServiceBuilder {
             logs: logs.clone(),
             times: SweepTimes::default(),
         };
-        let upkeep = Upkeep::start(maintenance, node).map_err(StartError::Threads)?;
+        let upkeep = Upkeep::start(maintenance, node, fatal_sender.clone()).map_err(StartError::Threads)?;
         let hooks = match self.hooks {
             Some(options) => {
-                Some(Hooks::start(Arc::clone(&store), Arc::clone(&clock), options).map_err(StartError::Threads)?)
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                Some(Hooks::start(store, clock, options, fatal_sender.clone()).map_err(StartError::Threads)?)
             }
             None => None,
         };

@@ -64,7 +64,7 @@ fn failed(error: &anyhow::Error, connection: &Connection) -> ExitCode {
     }
     print::note(&format!("error: {error:#}"));
     match error.downcast_ref::<Error>() {
-        Some(Error::NoAnswer { .. }) => {
+        Some(Error::NoAnswer { .. } | Error::TooSlow { .. }) => {
             print::note(
                 "is the service running? Start it with `jobservice`, or name another with --url or JOBSERVICE_URL",
             );
@@ -98,7 +98,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Log { id, follow, tail } => {
             let mut log = Box::pin(client.log(&id, LogQuery { follow, tail, offset: None }).await?);
             while let Some(piece) = log.next().await {
-                print::bytes(&piece?)?;
+                print::log(&piece?)?;
             }
             Ok(ExitCode::SUCCESS)
         }

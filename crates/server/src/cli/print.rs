@@ -1,6 +1,6 @@
 //! What the commands print: for people by default, JSON for machines.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use jobservice_client::{Job, Waiting};
@@ -16,11 +16,21 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints bytes as they are.
-pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+/// Prints a piece of a job's log: as it is to a file or another program, without what could steer it to a terminal.
+pub(super) fn log(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
+    if out.is_terminal() {
+        // Control characters are single bytes in UTF-8, wherever the piece was cut.
+        let shown: Vec<u8> = bytes.iter().map(|byte| if steers(*byte) { b'?' } else { *byte }).collect();
+        out.write_all(&shown)?;
+    } else {
+        out.write_all(bytes)?;
+    }
     out.flush()
+}
+
+fn steers(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\n' && byte != b'\t'
 }
 
 /// Prints a line of progress, beside what is printed.

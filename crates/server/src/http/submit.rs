@@ -109,7 +109,7 @@ fn when(metadata: &mut Fields<'_>, submission: &mut Submission) -> Result<Vec<St
             ignored.extend(delay.filter(|delay| *delay > 0).map(|_| "schedule_delay"));
             ignored.extend(run_at.filter(|at| *at > 0).map(|_| "run_at"));
         }
-        Kind::Scheduled => match (delay, run_at) {
+        Kind::Scheduled => match (delay.filter(|delay| *delay > 0 || run_at.is_none()), run_at) {
             (Some(_), Some(_)) => {
                 return Err(
                     Invalid::new("job.metadata.run_at", "there is a schedule_delay too", "give one of them").into()
