@@ -30,7 +30,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Refused, Result};
-pub use model::{Action, Attempt, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting};
+pub use model::{
+    Action, Attempt, HookEvent, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting,
+};
 
 /// How long a connection may take to come about: the service is near.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -64,12 +66,17 @@ impl Client {
         let mut authorization = HeaderValue::try_from(format!("Harbor-Secret {secret}"))
             .map_err(|_| Error::Unusable { what: "the secret", problem: "it holds control characters".to_owned() })?;
         authorization.set_sensitive(true);
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX))
-            .tcp_nodelay(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX))
+                .tcp_nodelay(true)
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        // A system without certificate authorities can still talk to a service without TLS.
+        let http = builder()
             .build()
+            .or_else(|_| builder().tls_certs_only([]).build())
             .map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
         Ok(Client { http, base, authorization })
     }
@@ -155,6 +162,17 @@ impl Client {
     /// Removes a final job with all that belongs to it.
     pub async fn delete(&self, id: &str) -> Result<()> {
         self.send(self.request(Method::DELETE, &["jobs", id])).await.map(drop)
+    }
+
+    /// The hook events of a job that wait or are kept, in order.
+    pub async fn hooks(&self, id: &str) -> Result<Vec<HookEvent>> {
+        self.json(self.request(Method::GET, &["jobs", id, "hooks"])).await
+    }
+
+    /// Sends a hook event again.
+    pub async fn resend_hook(&self, id: &str, seq: u32) -> Result<()> {
+        let seq = seq.to_string();
+        self.send(self.request(Method::POST, &["jobs", id, "hooks", &seq])).await.map(drop)
     }
 
     /// The text of a job's log, in pieces as they come. With `follow` it ends when the job has.

@@ -84,6 +84,8 @@ groups! { $
     fire,
     /// Hook events.
     outbox,
+    /// What became of them.
+    deliveries,
     /// People look at many.
     list,
     /// Names, their options, and why their jobs wait.

@@ -74,6 +74,22 @@ pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long the service tries to deliver a hook event.
 pub const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
+/// Settled hook events kept of a job, to be looked at and sent again. A job that fails and is retried as often as it may
+/// by default has fewer.
+pub const HOOK_EVENTS_KEPT: usize = 20;
+
+/// How long one delivery of a hook event may take, from the look-up of the name to the end of the answer.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that this can be set to: receivers that need longer should answer first and work then.
+pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// How long who takes the events of a job keeps others off them, and so how long they wait after a crash of who took
+/// them: as long as two deliveries and a while of waiting for a free place.
+pub const fn hook_hold(timeout: Duration) -> Duration {
+    Duration::from_secs(2 * timeout.as_secs() + 10)
+}
+
 /// How long after its end a run may still send lines for the job's log: the last lines are often on their way then.
 pub const LATE_LOG: Duration = Duration::from_secs(60);
 

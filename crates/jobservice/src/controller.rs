@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use jobservice_core::job::{self, Status};
 use jobservice_core::store::{
-    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, Page, Query, Result, Waiting,
+    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, OutboxEntry, Page, Query,
+    Resent, Result, Waiting,
 };
 use jobservice_core::{Clock, JobId, Name, Store, limits};
 
+use crate::hooks::AddressPolicy;
 use crate::logger::JobLogs;
 use crate::{Registry, wait};
 
@@ -63,6 +65,8 @@ struct Inner {
     logs: JobLogs,
     registry: Arc<Registry>,
     grace: Duration,
+    /// Where hooks may go; none if they are off.
+    hooks: Option<Arc<AddressPolicy>>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -80,7 +84,17 @@ impl Controller {
         registry: Arc<Registry>,
         grace: Duration,
     ) -> Controller {
-        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace }) }
+        let hooks = Some(Arc::default());
+        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace, hooks }) }
+    }
+
+    /// The same with other rules of where hooks may go; with none, jobs that have one are refused.
+    pub fn with_hooks(self, hooks: Option<Arc<AddressPolicy>>) -> Controller {
+        let Inner { store, clock, logs, registry, grace, .. } = &*self.inner;
+        let (store, clock, logs) = (Arc::clone(store), Arc::clone(clock), logs.clone());
+        Controller {
+            inner: Arc::new(Inner { store, clock, logs, registry: Arc::clone(registry), grace: *grace, hooks }),
+        }
     }
 
     /// Submits a job. Once it is answered the job is durable.
@@ -92,7 +106,7 @@ impl Controller {
     /// [`jobservice_core::StoreError::Unavailable`] it is not known.
     pub async fn submit(&self, submission: Submission) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let new = check::new_job(submission, &self.inner.registry, now)?;
+        let new = check::new_job(submission, &self.inner.registry, self.inner.hooks.as_deref(), now)?;
         let job = new.job.clone();
         let inserted = self.inner.store.insert(vec![new], now).await?.pop();
         self.submitted(job, inserted).await
@@ -102,8 +116,10 @@ impl Controller {
     /// others. At most [`limits::INSERT_MAX`] of them go to the store at once.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
         let now = self.inner.clock.now();
-        let checked: Vec<_> =
-            submissions.into_iter().map(|submission| check::new_job(submission, &self.inner.registry, now)).collect();
+        let checked: Vec<_> = submissions
+            .into_iter()
+            .map(|submission| check::new_job(submission, &self.inner.registry, self.inner.hooks.as_deref(), now))
+            .collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
@@ -225,6 +241,16 @@ impl Controller {
     /// Why a job waits; none if it does not wait or does not exist.
     pub async fn explain(&self, id: &JobId) -> Result<Option<Waiting>> {
         self.inner.store.explain(id, self.inner.clock.now()).await
+    }
+
+    /// The hook events of a job that wait or are kept, in order.
+    pub async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        self.inner.store.events(id).await
+    }
+
+    /// Sends a hook event again. Safe to repeat.
+    pub async fn resend_event(&self, id: &JobId, seq: u32) -> Result<Resent> {
+        self.inner.store.resend_event(id, seq, self.inner.clock.now()).await
     }
 
     /// The job logs.

@@ -63,6 +63,7 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         .shutdown_grace(config.shutdown_grace)
         .pool_name(pool_name())
         .logs(logs)
+        .hooks(config.hooks.clone())
         .start()
         .await
         .context("cannot start the worker pool")?;

@@ -86,6 +86,7 @@ impl Session<'_> {
             }
             self.running.keep(record);
         }
+        self.free_events(now)?;
         Ok(reaped)
     }
 

@@ -12,8 +12,8 @@ use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
     Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report, Result, Settled, Store, Swept,
-    Waiting,
+    NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query, Report, Resent, Result,
+    Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, StoreError, Time};
 use tokio::sync::{oneshot, watch};
@@ -26,7 +26,7 @@ use crate::queue::{Closed, Queue};
 use crate::reads::Lane;
 use crate::session::Session;
 use crate::writer::{self, Shared};
-use crate::{OpenError, Options, audit, fault, lock, nodes, schema};
+use crate::{OpenError, Options, audit, fault, lock, nodes, outbox, schema};
 
 /// A [`Store`] in one SQLite file.
 ///
@@ -99,7 +99,7 @@ impl SqliteStore {
     }
 
     /// Gives back at once the jobs that earlier incarnations of this process' pools ran when they died; answers how
-    /// many. Counted as a crash of each. To be called once, before the first claim. Leases of pools whose name begins
+    /// many. Counted as a crash of each. Hook events that were on their way then have their turn at once, too. To be called once, before the first claim. Leases of pools whose name begins
     /// with `remote` are left to expire by themselves: their workers live elsewhere.
     pub async fn reap_previous(&self, now: Time) -> Result<usize> {
         self.write(Class::Ending, "reap_previous", move |session| session.reap_previous(now)).await
@@ -230,6 +230,16 @@ impl Store for SqliteStore {
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
         let id = id.clone();
         self.write(Class::Ending, "settle_event", move |session| session.settle_event(&id, seq, &settled, now)).await
+    }
+
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        let id = id.clone();
+        self.write(Class::Upkeep, "resend_event", move |session| session.resend_event(&id, seq, now)).await
+    }
+
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        let id = id.clone();
+        self.records.read("events", move |reader| outbox::read_of(reader.conn, &id)).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {

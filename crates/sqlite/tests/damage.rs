@@ -105,7 +105,7 @@ const PLANTED: [(&str, &str); 16] = [
     ("UPDATE jobs SET name = 'other' WHERE id = ?1", "counts"),
     ("INSERT INTO job_tags SELECT 'green', 77 FROM jobs WHERE id = ?1", "tag"),
     ("INSERT INTO executions SELECT 'policy-00', seq, 1 FROM jobs WHERE id = ?1", "execution"),
-    ("INSERT INTO outbox SELECT seq, 1, 0, 0, 0, 0, 0, NULL, NULL, NULL FROM jobs WHERE id = ?1", "turn"),
+    ("INSERT INTO outbox SELECT seq, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL FROM jobs WHERE id = ?1", "turn"),
     ("INSERT INTO outbox_turns SELECT seq, id, 0 FROM jobs WHERE id = ?1", "turn"),
     ("INSERT INTO policies SELECT id, NULL, name, 1, NULL, '{}', '{}' FROM jobs WHERE id = ?1", "policy"),
 ];

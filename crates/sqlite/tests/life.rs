@@ -108,6 +108,28 @@ async fn a_link_to_the_file_is_the_file() {
 }
 
 #[tokio::test]
+async fn hook_events_that_an_earlier_life_held_have_their_turn_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let mut new = job("copy");
+    std::sync::Arc::make_mut(&mut new.job.spec).hook = Some("http://hooks.example/".into());
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    store.claim(&ask("a/1", &["copy"], 1), NOW).await.unwrap();
+    let held = store.take_events(1, NOW + Duration::from_secs(30), NOW).await.unwrap();
+    assert_eq!((held.len(), store.take_events(1, NOW, NOW).await.unwrap()), (1, Vec::new()));
+    drop(store);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.reap_previous(NOW).await.unwrap();
+
+    let taken = store.take_events(1, NOW + Duration::from_secs(30), NOW).await.unwrap();
+    assert_eq!((taken.len(), &taken[0].job.id, taken[0].events.first()), (1, &id, held[0].events.first()));
+    sound(&store).await;
+}
+
+#[tokio::test]
 async fn leases_of_an_earlier_life_are_given_back_at_once_but_not_those_of_remote_pools() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("jobs.db");

@@ -13,16 +13,23 @@ use jobservice_core::{JobId, Name, Time, limits};
 
 use super::{FieldError, Submission, SubmitError};
 use crate::Registry;
+use crate::hooks::AddressPolicy;
 
 /// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
 const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
 
 /// Makes the record of a submission, or says all that is wrong with it.
-pub(super) fn new_job(submission: Submission, registry: &Registry, now: Time) -> Result<NewJob, SubmitError> {
+pub(super) fn new_job(
+    submission: Submission,
+    registry: &Registry,
+    hooks: Option<&AddressPolicy>,
+    now: Time,
+) -> Result<NewJob, SubmitError> {
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     bad.check_kind(&submission);
     let run_at = bad.run_at(&submission, now);
+    bad.check_hook(submission.hook.as_deref(), hooks);
     bad.check_limits(&submission);
     let parameters: Arc<str> = match &submission.parameters {
         Some(parameters) => parameters.get().into(),
@@ -58,7 +65,7 @@ pub(super) fn new_job(submission: Submission, registry: &Registry, now: Time) ->
         unique,
         max_fails: max_fails.unwrap_or(info.max_fails),
         timeout: submission.timeout.or(info.timeout),
-        hook: None,
+        hook: submission.hook.map(Arc::from),
         upstream: submission.upstream,
         tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
         retention: Retention::from_seconds(submission.retention_seconds),
@@ -110,8 +117,15 @@ impl Bad {
         if submission.kind == Kind::Periodic {
             self.say("metadata.kind", "periodic jobs are not served yet", "use Generic or Scheduled");
         }
-        if submission.hook.is_some() {
-            self.say("status_hook", "status hooks are not served yet", "leave it out and ask for the job's status");
+    }
+
+    /// What can be told of a hook without looking up its name.
+    pub(super) fn check_hook(&mut self, hook: Option<&str>, policy: Option<&AddressPolicy>) {
+        let Some(hook) = hook else { return };
+        match policy.map(|policy| policy.check_url(hook)) {
+            Some(Ok(_)) => {}
+            Some(Err(refused)) => self.say("status_hook", refused.problem, refused.remedy),
+            None => self.say("status_hook", "status hooks are off", "leave it out and ask for the job's status"),
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Service, embedded};
 use crate::env::{Env, Properties, PropertySource, States};
+use crate::hooks::{HookOptions, Hooks};
 use crate::logger::{JobLogs, JobLogsBuilder, LogError};
 use crate::maintenance::{Maintenance, SweepTimes, Upkeep};
 use crate::middleware::Middleware;
@@ -36,6 +37,7 @@ pub struct ServiceBuilder {
     prefetch: usize,
     pool_name: String,
     logs: Logs,
+    hooks: Option<HookOptions>,
     clock: Option<Arc<dyn Clock>>,
     grace: Duration,
     shutdown_grace: Duration,
@@ -99,6 +101,7 @@ impl Default for ServiceBuilder {
             prefetch: 0,
             pool_name: "pool".to_owned(),
             logs: Logs::Default,
+            hooks: Some(HookOptions::default()),
             clock: None,
             grace: limits::GRACE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
@@ -183,6 +186,13 @@ impl ServiceBuilder {
         self
     }
 
+    /// How status hooks are delivered; by default to public addresses, without signatures. None: this process delivers
+    /// none, and refuses jobs that have one.
+    pub fn hooks(mut self, options: impl Into<Option<HookOptions>>) -> Self {
+        self.hooks = options.into();
+        self
+    }
+
     /// Tells the time from this clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -245,7 +255,8 @@ impl ServiceBuilder {
         };
         let registry = Arc::new(self.registry);
         let controller =
-            Controller::new(Arc::clone(&store), Arc::clone(&clock), logs.clone(), Arc::clone(&registry), self.grace);
+            Controller::new(Arc::clone(&store), Arc::clone(&clock), logs.clone(), Arc::clone(&registry), self.grace)
+                .with_hooks(self.hooks.as_ref().map(|hooks| Arc::clone(&hooks.policy)));
         let (fatal_sender, fatal) = watch::channel(None);
         let runs_jobs = self.workers > 0 && !registry.is_empty();
         let node = runs_jobs.then(|| Node {
@@ -264,6 +275,12 @@ impl ServiceBuilder {
             times: SweepTimes::default(),
         };
         let upkeep = Upkeep::start(maintenance, node, fatal_sender.clone()).map_err(StartError::Threads)?;
+        let hooks = match self.hooks {
+            Some(options) => {
+                Some(Hooks::start(Arc::clone(&store), Arc::clone(&clock), options).map_err(StartError::Threads)?)
+            }
+            None => None,
+        };
         let pool = if runs_jobs {
             let env = Arc::new(Env {
                 store,
@@ -285,6 +302,7 @@ impl ServiceBuilder {
             controller,
             pool,
             upkeep,
+            hooks,
             logs,
             sqlite,
             shutdown_grace: self.shutdown_grace,

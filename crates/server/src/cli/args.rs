@@ -110,6 +110,9 @@ Examples:
         tail: Option<u64>,
     },
 
+    /// What became of a job's hook events; send one again; verify a message that was received.
+    Hooks(Hooks),
+
     /// End jobs for good. One that runs is told, and has 30 s to obey.
     Stop(Ids),
 
@@ -135,6 +138,10 @@ pub(crate) struct Submit {
     /// Run it after this long, like 90s, 5m, 2h30m.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) after: Option<Duration>,
+
+    /// Report its status changes to this URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) hook: Option<String>,
 
     /// 0 to 9, higher first.
     #[arg(long, value_name = "NUMBER")]
@@ -194,6 +201,57 @@ pub(crate) struct List {
     /// Print one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  jobservice hooks ID                 its events: delivered, waiting with the next try, given up
+  jobservice hooks resend ID 3        send the third one again
+  jobservice hooks verify < message   whether a message that was received is from the service"
+)]
+pub(crate) struct Hooks {
+    /// The job's id.
+    #[arg(required = true)]
+    pub(crate) id: Option<String>,
+
+    /// Print them as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) action: Option<HookAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HookAction {
+    /// Send an event again, also one that was delivered.
+    Resend {
+        /// The job's id.
+        id: String,
+        /// The number of the event.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        seq: u32,
+    },
+
+    /// Verify the signature of a message that was received. Needs no service.
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The secret that the service signs with. Others on this host can see flags: prefer the variable.
+    #[arg(long, value_name = "SECRET", env = "JOB_SERVICE_HOOK_SECRET", hide_env_values = true)]
+    pub(crate) hook_secret: String,
+
+    /// Do not mind how old the message is.
+    #[arg(long)]
+    pub(crate) any_age: bool,
+
+    /// The message as it came: header lines, an empty line, the body [default: standard input].
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

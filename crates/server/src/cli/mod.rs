@@ -2,6 +2,7 @@
 
 mod args;
 mod connect;
+mod hooks;
 mod parameters;
 mod print;
 
@@ -37,6 +38,12 @@ const PAGE_MAX: usize = 1000;
 
 /// Carries out a command against a service.
 pub(crate) async fn run(cli: &Cli, command: Command) -> ExitCode {
+    if let Command::Hooks(args::Hooks { action: Some(args::HookAction::Verify(verify)), .. }) = &command {
+        return hooks::verify(verify).unwrap_or_else(|error| {
+            print::note(&format!("error: {error:#}"));
+            WRONG_USAGE.into()
+        });
+    }
     let connection = match connect::connect(&cli.connect, cli.data_dir.as_deref()) {
         Ok(connection) => connection,
         Err(error) => {
@@ -95,6 +102,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Hooks(args) => hooks::run(client, args).await,
         Command::Stop(ids) => each(&ids.ids, "stop", |id| client.control(id, Action::Stop)).await,
         Command::Cancel(ids) => each(&ids.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
         Command::Retry(ids) => each(&ids.ids, "retry", |id| client.control(id, Action::Retry)).await,
@@ -107,6 +115,7 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     if let Some(parameters) = parameters::read(&args.parameters)? {
         submission = submission.parameters(parameters)?;
     }
+    submission.status_hook = args.hook;
     let metadata = &mut submission.metadata;
     if let Some(after) = args.after {
         metadata.kind = Kind::Scheduled;

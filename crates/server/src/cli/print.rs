@@ -67,6 +67,7 @@ pub(super) fn job(job: &Job) -> io::Result<()> {
     row("priority", (job.priority > 0).then(|| job.priority.to_string()));
     row("unique", job.unique.then(|| "yes".to_owned()));
     row("tags", (!job.tags.is_empty()).then(|| job.tags.join(", ")));
+    row("hook", job.hook_status.clone());
     row("upstream", job.upstream_job_id.clone());
     row("parameters", job.parameters.as_ref().map(|parameters| parameters.get().to_owned()));
     row("result", job.result.as_ref().map(|result| result.get().to_owned()));
@@ -115,7 +116,7 @@ pub(super) fn list_row(job: &Job) -> io::Result<()> {
 }
 
 /// Text of a job without what could steer a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -86,7 +86,7 @@ loggers:
 #[test]
 fn every_complaint_names_place_field_and_remedy() {
     let text = "prot: 1\nport: 70000\nworker_pool:\n  workrs: 2\n  workers: none\nprotocol: https\n\
-                hooks: {allow: [x]}\njob_loggers:\n  - name: FILE\n  - name: LOKI\n    levl: INFO\nbind: 0.0.0.0\n";
+                schedules: {a: x}\njob_loggers:\n  - name: FILE\n  - name: LOKI\n    levl: INFO\nbind: 0.0.0.0\n";
     let all = complaints(text);
     for expected in [
         "c.yml:1: prot: it is not known; did you mean port?",
@@ -94,7 +94,7 @@ fn every_complaint_names_place_field_and_remedy() {
         "c.yml:4: worker_pool.workrs: it is not known; did you mean workers?",
         "c.yml:5: worker_pool.workers: it is \"none\"; give 1 to",
         "c.yml:6: protocol: it is \"https\"; this version serves http only",
-        "c.yml:7: hooks: it is not served yet",
+        "c.yml:7: schedules: it is not served yet",
         "c.yml:9: job_loggers[0].settings.base_dir: it is missing",
         "c.yml:10: job_loggers[1].name: \"LOKI\" is not known",
         "c.yml:11: job_loggers[1].levl: it is not known; did you mean level?",

@@ -3,6 +3,7 @@
 //! Reading it touches nothing: text in, a [`Config`] or a list of all that is wrong with it out, each complaint with its
 //! place (file and line, variable, or flag), its field, and what to do.
 
+mod hooks;
 mod loggers;
 mod options;
 mod yaml;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use loggers::{Logger, LoggerKind};
 pub(crate) use options::did_you_mean;
 
+use jobservice::hooks::HookOptions;
 use jobservice_core::limits;
 use options::{OPTIONS, SECRET_ENV, Use};
 use yaml::{Node, Value};
@@ -62,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
     pub(crate) has_noop: bool,
+    /// How status hooks are delivered; none if they are off.
+    pub(crate) hooks: Option<HookOptions>,
     /// What was given and has no effect.
     pub(crate) warnings: Vec<String>,
 }
@@ -188,6 +192,7 @@ impl Reading {
             }
             Use::Ignored => self.warnings.push(format!("{place}: {path} has no effect in this version")),
             Use::Served if path == "loggers" => self.loggers = Some(self.read_loggers(file, path, node)),
+            Use::Served if path == hooks::ALLOW => self.hook_targets(place, node, file),
             Use::Served if path == "job_loggers" => self.job_loggers = Some(self.read_loggers(file, path, node)),
             Use::Served => match &node.value {
                 Value::Scalar(text) => {
@@ -285,6 +290,7 @@ impl Reading {
         let data_dir = self.take("data_dir", "give a directory", not_empty);
         let store_path = self.take("worker_pool.sqlite.path", "give a file", not_empty);
         let has_demo = self.take("built_in_jobs.demo", "give true or false", boolean);
+        let hooks = self.hooks(has_file);
         let has_noop = self.take("built_in_jobs.noop", "give true or false", boolean);
 
         let default_bind = if has_file && secrets.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
@@ -314,6 +320,7 @@ impl Reading {
             shutdown_grace: shutdown_grace.unwrap_or(limits::SHUTDOWN_GRACE),
             has_demo: has_demo.unwrap_or(true),
             has_noop: has_noop.unwrap_or(true),
+            hooks,
             warnings: self.warnings,
         })
     }

@@ -55,6 +55,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     served("worker_pool.shutdown_grace_seconds", "JOB_SERVICE_SHUTDOWN_GRACE_SECONDS", ""),
     served("built_in_jobs.demo", "JOB_SERVICE_BUILT_IN_DEMO", ""),
     served("built_in_jobs.noop", "JOB_SERVICE_BUILT_IN_NOOP", ""),
+    served("hooks.enabled", "JOB_SERVICE_HOOK_ENABLED", ""),
+    served("hooks.allow", "JOB_SERVICE_HOOK_ALLOW", ""),
+    served("hooks.secret", "JOB_SERVICE_HOOK_SECRET", ""),
+    served("hooks.previous_secret", "JOB_SERVICE_HOOK_PREVIOUS_SECRET", ""),
+    served("hooks.include_parameters", "JOB_SERVICE_HOOK_INCLUDE_PARAMETERS", ""),
+    served("hooks.max_concurrency", "JOB_SERVICE_HOOK_MAX_CONCURRENCY", ""),
+    served("hooks.per_host", "JOB_SERVICE_HOOK_PER_HOST", ""),
+    served("hooks.timeout_seconds", "JOB_SERVICE_HOOK_TIMEOUT_SECONDS", ""),
     served("loggers", "", ""),
     served("job_loggers", "", ""),
     // With `protocol: http` and `backend: sqlite` these have no effect in the original either.
@@ -68,7 +76,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     ignored("metric.*", ""),
     ignored("reaper.*", ""),
     // Whoever gives these relies on them.
-    refused("hooks.*", ""),
     refused("schedules.*", ""),
     refused("context.*", ""),
 ];
@@ -141,7 +148,7 @@ mod tests {
         assert_eq!(of_path("worker_pool.worker_pool").unwrap().path, "worker_pool.workers");
         assert_eq!(of_path("worker_pool.redis_pool.redis_url").unwrap().env, "JOB_SERVICE_POOL_REDIS_URL");
         assert_eq!(of_path("metric.enabled").unwrap().used, Use::Ignored);
-        assert_eq!(of_path("hooks").unwrap().used, Use::Refused);
+        assert_eq!(of_path("schedules").unwrap().used, Use::Refused);
         assert!(of_path("worker_pool").is_none() && of_path("prot").is_none());
     }
 

@@ -9,6 +9,7 @@ mod body;
 mod error;
 mod extract;
 mod health;
+mod hooks;
 mod jobs;
 mod json;
 mod listen;

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use super::auth::Role;
 use super::body::BodyLimit;
 use super::error::{ApiError, Reason};
-use super::{App, health, jobs, log, stats, submit};
+use super::{App, health, hooks, jobs, log, stats, submit};
 
 /// A submission: parameters and what stands around them.
 const SUBMIT_BYTES_MAX: usize = 256 * 1024;
@@ -49,6 +49,8 @@ pub fn routes() -> Vec<Route> {
         route(Method::POST, "/api/v1/jobs/{id}", Some(Operator), ACTION_BYTES_MAX, || post(jobs::control)),
         route(Method::DELETE, "/api/v1/jobs/{id}", Some(Operator), 0, || delete(jobs::remove)),
         route(Method::GET, "/api/v1/jobs/{id}/log", Some(Viewer), 0, || get(log::read)),
+        route(Method::GET, "/api/v1/jobs/{id}/hooks", Some(Viewer), 0, || get(hooks::list)),
+        route(Method::POST, "/api/v1/jobs/{id}/hooks/{seq}", Some(Operator), 0, || post(hooks::resend)),
         route(Method::GET, "/api/v1/stats", None, 0, || get(stats::stats)),
         route(Method::GET, "/api/v1/healthz", None, 0, || get(health::alive)),
         route(Method::GET, "/api/v1/readyz", None, 0, || get(health::ready)),

@@ -67,14 +67,11 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Submission, Vec<String>), A
     };
     let mut submission = Submission::new(name);
     submission.parameters = job.raw("parameters").map(ToOwned::to_owned);
-    let hook = job.string("status_hook")?.filter(|hook| !hook.is_empty());
+    submission.hook = job.string("status_hook")?.filter(|hook| !hook.is_empty()).map(Into::into);
     let Some(mut metadata) = job.object("metadata", "job.metadata.")? else {
         return Err(Invalid::new("job.metadata", "it is missing", "send at least {\"kind\": \"Generic\"}").into());
     };
     let mut warnings = when(&mut metadata, &mut submission)?;
-    if hook.is_some() {
-        return Err(ApiError::not_served_yet("job.status_hook", "status hooks are"));
-    }
     how(&mut metadata, &mut submission, headers)?;
     warnings.extend(metadata.unread().into_iter().map(|field| format!("{field} is not known and was ignored")));
     Ok((submission, warnings))

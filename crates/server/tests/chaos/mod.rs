@@ -205,7 +205,12 @@ impl Api {
         if metadata.get("kind").is_none() {
             metadata["kind"] = json!("Generic");
         }
-        let body = json!({"job": {"name": name, "parameters": parameters, "metadata": metadata}}).to_string();
+        self.submit_job(json!({"name": name, "parameters": parameters, "metadata": metadata})).await
+    }
+
+    /// The same with the whole job.
+    pub async fn submit_job(&self, job: Value) -> Result<String> {
+        let body = json!({ "job": job }).to_string();
         let answer = self.request(reqwest::Method::POST, "/jobs").body(body).send().await?;
         let status = answer.status();
         let text = answer.text().await?;
@@ -230,6 +235,12 @@ impl Api {
             .send()
             .await?;
         Ok(answer.status().as_u16())
+    }
+
+    /// The hook events of a job.
+    pub async fn hooks(&self, id: &str) -> Result<Vec<Value>> {
+        let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}/hooks")).send().await?;
+        Ok(serde_json::from_str(&answer.error_for_status()?.text().await?)?)
     }
 
     pub async fn log(&self, id: &str) -> Result<String> {
