@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
 use jobservice::{Registry, Service};
 use jobservice_core::{Clock, Store, StoreError, SystemClock};
@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::backends::Backends;
 use crate::config::{Config, Logger, LoggerKind};
 use crate::http::{App, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
@@ -32,10 +33,13 @@ const HTTP_GRACE: Duration = Duration::from_secs(3);
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal ends it. An error says why it could not start, or why it could not go on.
-pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
+pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config) -> Result<()> {
+    if let Some(redis) = &config.redis {
+        bail!("this version cannot serve redis yet ({redis}): set worker_pool.backend to sqlite");
+    }
     let mut signals = Signals::listen()?;
     data_dir::create(&config.data_dir)?;
-    telemetry::start(&config.loggers)?;
+    telemetry::start(&config.loggers, backends)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -53,7 +57,7 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
     if reaped > 0 {
         tracing::info!("took back {reaped} jobs of the process before");
     }
-    let logs = job_logs(&config)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
+    let logs = job_logs(&config, backends)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
     let service = Service::builder()
         .store(Arc::clone(&store) as Arc<dyn Store>)
         .clock(clock)
@@ -124,16 +128,17 @@ async fn open_store(config: &Config) -> Result<Arc<SqliteStore>> {
     Ok(Arc::new(store.with_context(|| format!("cannot open the store {}", config.store_path.display()))?))
 }
 
-fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
+fn job_logs(config: &Config, backends: &Backends) -> Result<JobLogsBuilder> {
     let mut logs = JobLogs::builder();
-    for Logger { kind, level, kept } in &config.job_loggers {
+    for Logger { kind, level, kept, kept_bytes_max, .. } in &config.job_loggers {
         logs = match kind {
             LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
             LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
-            LoggerKind::File { base_dir } => logs.backend(Arc::new(FileLogs::open(base_dir)?)),
+            LoggerKind::File(file) => logs.backend(Arc::new(FileLogs::open(&file.base_dir)?)),
             LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open(logs_path(&config.store_path))?)),
+            LoggerKind::Own { name, settings } => logs.backend(backends.job_log(name, settings)?),
         };
-        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
+        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: *kept_bytes_max });
     }
     Ok(logs)
 }

@@ -22,9 +22,6 @@ use crate::{BlockingJob, Controller, Job, Registry};
 /// Jobs that run at once unless [`ServiceBuilder::workers`] says otherwise: the original's default.
 const WORKERS: usize = 10;
 
-/// The most workers of one pool: their leases are extended in one call.
-const WORKERS_MAX: usize = 10_000;
-
 /// Builds a [`Service`]: a store, jobs, and what they need.
 pub struct ServiceBuilder {
     backend: Backend,
@@ -221,7 +218,7 @@ impl ServiceBuilder {
         if !self.registry.problems().is_empty() {
             return Err(StartError::Registry(self.registry.problems().to_vec()));
         }
-        if self.workers.saturating_add(self.prefetch) > WORKERS_MAX {
+        if self.workers.saturating_add(self.prefetch) > limits::WORKERS_MAX as usize {
             return Err(StartError::Workers(self.workers, self.prefetch));
         }
         let incarnation = getrandom::u64().map_err(|_| StartError::Random)?;

@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   jobservice                                      start the service: loopback, port 9443, data in ./jobservice-data
   jobservice -c config.yml                        start it as a file says
+  jobservice config show --default > config.yml   a file to begin with: all options, each with a comment
   jobservice submit demo -p image=demo:1 --wait   run a job and see how it ends
   jobservice list --status error                  which jobs failed for good
   jobservice log -f ID                            what a job says while it runs
@@ -121,6 +122,40 @@ Examples:
 
     /// Remove final jobs with all that belongs to them.
     Delete(Ids),
+
+    /// Check or show the configuration, without starting anything.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say all that is wrong with the configuration: file and line, field, remedy. Exits with 1 if anything is.
+    Check {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+
+    /// Print the values in effect and where each came from, secrets masked.
+    Show {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+
+        /// Print the default file instead, with a comment on each option.
+        #[arg(long, conflicts_with_all = ["config", "json"])]
+        default: bool,
+
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Print a JSON schema of the configuration file, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]

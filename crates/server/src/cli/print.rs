@@ -34,6 +34,11 @@ pub(super) fn json(job: &Job) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string(job)?)?)
 }
 
+/// Prints JSON over several lines, for people and for files.
+pub(super) fn pretty(value: &serde_json::Value) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string_pretty(value)?)?)
+}
+
 /// Prints a job for people.
 pub(super) fn job(job: &Job) -> io::Result<()> {
     let at = |seconds: i64| Time::from_seconds(seconds).to_string();

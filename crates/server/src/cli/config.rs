@@ -1,0 +1,66 @@
+//! `jobservice config`: looks at the configuration without starting anything.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::args::ConfigCommand;
+use super::{FAILED, print};
+use crate::config::{Config, DEFAULT_FILE, Sources, schema};
+
+/// Carries out one of the commands. `sources` collects file, environment and flags.
+pub(crate) fn config(command: &ConfigCommand, sources: impl Fn(Option<&Path>) -> Result<Sources>) -> Result<ExitCode> {
+    match command {
+        ConfigCommand::Check { config } => check(&sources(config.as_deref())?),
+        ConfigCommand::Show { default: true, .. } => {
+            print::bytes(DEFAULT_FILE.as_bytes()).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        ConfigCommand::Show { config, json, .. } => {
+            let config = Config::read(&sources(config.as_deref())?)?;
+            if *json {
+                print::pretty(&config.effective.json(&config.warnings))?;
+            } else {
+                print::bytes(config.effective.yaml().as_bytes())?;
+                warn(&config);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        ConfigCommand::Schema => {
+            print::pretty(&schema())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn check(sources: &Sources) -> Result<ExitCode> {
+    match Config::read(sources) {
+        Ok(config) => {
+            warn(&config);
+            let files = config.https.as_ref().map(|https| [&https.cert, &https.key]);
+            for file in files.into_iter().flatten() {
+                if let Err(error) = std::fs::File::open(file) {
+                    print::note(&format!(
+                        "warning: the service would not start: cannot read {}: {error}",
+                        file.display()
+                    ));
+                }
+            }
+            if config.redis.is_some() {
+                print::note("warning: the service would not start: this version cannot serve redis yet");
+            }
+            print::line("the configuration is valid")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            print::note(&format!("error: {error}"));
+            Ok(FAILED.into())
+        }
+    }
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        print::note(&format!("warning: {warning}"));
+    }
+}
