@@ -19,6 +19,7 @@
 
 mod error;
 mod model;
+mod trust;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Refused, Result};
 pub use model::{Action, Attempt, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting};
+pub use trust::Trust;
 
 /// How long a connection may take to come about: the service is near.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -52,6 +54,14 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`] if the URL or the secret cannot be sent.
     pub fn new(url: &str, secret: &str) -> Result<Client> {
+        Client::trusting(url, secret, &Trust::System)
+    }
+
+    /// The same, for a service under https whose certificate this machine does not trust by itself.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and if the certificates cannot be read.
+    pub fn trusting(url: &str, secret: &str, trust: &Trust) -> Result<Client> {
         let unusable = |problem: String| Error::Unusable { what: "the url", problem };
         let root = url.trim().trim_end_matches('/').trim_end_matches("/api/v1");
         let base = Url::parse(&format!("{root}/api/v1/")).map_err(|error| unusable(format!("{url:?}: {error}")))?;
@@ -61,7 +71,11 @@ impl Client {
         let mut authorization = HeaderValue::try_from(format!("Harbor-Secret {secret}"))
             .map_err(|_| Error::Unusable { what: "the secret", problem: "it holds control characters".to_owned() })?;
         authorization.set_sensitive(true);
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(config) = trust.config()? {
+            http = http.tls_backend_preconfigured(config);
+        }
+        let http = http
             .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX))
             .tcp_nodelay(true)
             .no_proxy()

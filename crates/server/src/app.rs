@@ -5,7 +5,7 @@
 //! the API still answers, then connections, then the store.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backends::Backends;
 use crate::config::{Config, Logger, LoggerKind};
-use crate::http::{App, Degraded, Front, Secrets, serve};
+use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
 use crate::{data_dir, telemetry};
 
@@ -38,6 +38,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
         bail!("this version cannot serve redis yet ({redis}): set worker_pool.backend to sqlite");
     }
     let mut signals = Signals::listen()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     data_dir::create(&config.data_dir)?;
     telemetry::start(&config.loggers, backends)?;
     for warning in &config.warnings {
@@ -45,11 +46,13 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     }
     raise_file_limit();
     let secrets = secrets(&config)?;
+    let certificate = config.https.as_ref().map(Certificate::load).transpose().context("cannot serve https")?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().context("cannot serve https")?;
     // Before the store: what can be refused is refused before anything runs.
     let listener = TcpListener::bind(SocketAddr::new(config.bind, config.port)).await.with_context(|| {
         format!("cannot listen on {} port {}; choose another with --port", config.bind, config.port)
     })?;
-    let url = url(listener.local_addr().context("the listener has no address")?);
+    let url = url(listener.local_addr().context("the listener has no address")?, certificate.is_some());
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store = open_store(&config).await?;
@@ -74,10 +77,15 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
-    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
+    let shown = config.effective.json(&config.warnings).to_string().into();
+    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone(), shown);
+    if let Some(certificate) = &certificate {
+        data_dir::write_certificate(&config.data_dir, &certificate.der())?;
+    }
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
-    let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
+    let connections = tokio::spawn(serve(listener, acceptor, Front::new(app), closing.clone()));
+    tokio::spawn(on_hangup(hangup, certificate, config.data_dir.clone()));
 
     let ended: Result<Duration> = tokio::select! {
         name = signals.next() => {
@@ -155,7 +163,7 @@ fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
 }
 
 /// Job logs stand beside the store, in a file of their own.
-fn logs_path(store: &Path) -> std::path::PathBuf {
+fn logs_path(store: &Path) -> PathBuf {
     store.with_file_name("logs.db")
 }
 
@@ -174,13 +182,14 @@ fn secrets(config: &Config) -> Result<Secrets> {
 }
 
 /// Where the service is reached from this host.
-fn url(at: SocketAddr) -> String {
+fn url(at: SocketAddr, is_https: bool) -> String {
     let ip = match at.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    format!("http://{}", SocketAddr::new(ip, at.port()))
+    let protocol = if is_https { "https" } else { "http" };
+    format!("{protocol}://{}", SocketAddr::new(ip, at.port()))
 }
 
 /// The pool is called after the machine, so that statistics of several say which is which.
@@ -198,6 +207,23 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// SIGHUP means "read it again", and what can be read again is the certificate; without one it only must not end the
+/// process.
+async fn on_hangup(mut hangup: Signal, certificate: Option<Arc<Certificate>>, data_dir: PathBuf) {
+    let Some(certificate) = certificate else {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: there is nothing to read again; the configuration is read at the start only");
+        }
+        return;
+    };
+    let renewed = move |certificate: &Certificate| {
+        if let Err(error) = data_dir::write_certificate(&data_dir, &certificate.der()) {
+            tracing::warn!("the command line of this host will not know the new certificate: {error:#}");
+        }
+    };
+    certificate.keep_fresh(hangup, renewed).await;
 }
 
 /// The signals that end the service.

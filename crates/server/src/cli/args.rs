@@ -74,6 +74,11 @@ pub(crate) struct ConnectArgs {
     /// The service's secret [default: that of the data directory]. Others on this host can see flags: prefer the variable.
     #[arg(long, value_name = "SECRET", env = "CORE_SECRET", hide_env_values = true, global = true)]
     pub(crate) secret: Option<String>,
+
+    /// Certificates (PEM) to trust instead of those of this machine, for a service under https that signs its own [default:
+    /// the certificate of the service in the data directory].
+    #[arg(long, value_name = "FILE", env = "JOBSERVICE_CA_CERT", global = true)]
+    pub(crate) ca_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -49,11 +49,19 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    /// Whose certificates are trusted (PEM), if the service is to be reached over https.
+    pub authority: Option<String>,
 }
 
 impl Setup {
     pub fn real(data: &Path, workers: usize) -> Setup {
-        Setup { bin: env!("CARGO_BIN_EXE_jobservice").into(), data: data.into(), workers, env: Vec::new() }
+        Setup {
+            bin: env!("CARGO_BIN_EXE_jobservice").into(),
+            data: data.into(),
+            workers,
+            env: Vec::new(),
+            authority: None,
+        }
     }
 
     /// A binary among the package's examples, built together with the tests.
@@ -109,7 +117,11 @@ impl Service {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", setup.bin.display()))?;
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(40)).build()?;
+        let mut client = reqwest::Client::builder().timeout(Duration::from_secs(40));
+        if let Some(authority) = &setup.authority {
+            client = client.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]);
+        }
+        let client = client.build()?;
         loop {
             if let Some(status) = child.try_wait()? {
                 bail!("the service ended at start: {status}; {}", tail(&setup.data.join("service.log")));
