@@ -23,6 +23,7 @@ use crate::backends::Backends;
 use crate::config::{Config, Logger, LoggerKind};
 use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
+use crate::properties::CoreProperties;
 use crate::{data_dir, telemetry};
 
 /// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 25 s below the
@@ -61,7 +62,14 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
         tracing::info!("took back {reaped} jobs of the process before");
     }
     let logs = job_logs(&config, backends)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
-    let service = Service::builder()
+    let mut builder = Service::builder();
+    for (property, value) in &config.context {
+        builder = builder.property(property, value);
+    }
+    if let (Some(server), Some(secret)) = (&config.core_server, secrets.first()) {
+        builder = builder.fallback_properties(CoreProperties::start(server, secret).await?);
+    }
+    let service = builder
         .store(Arc::clone(&store) as Arc<dyn Store>)
         .clock(clock)
         .registry(with_built_in(registry, &config))
@@ -78,6 +86,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
     let shown = config.effective.json(&config.warnings).to_string().into();
+    let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
     let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone(), shown);
     if let Some(certificate) = &certificate {
         data_dir::write_certificate(&config.data_dir, &certificate.der())?;
@@ -168,9 +177,9 @@ fn logs_path(store: &Path) -> PathBuf {
 }
 
 /// The secrets that open the API: those configured, or the one kept in the data directory.
-fn secrets(config: &Config) -> Result<Secrets> {
+fn secrets(config: &Config) -> Result<Vec<String>> {
     if let Some(secrets) = &config.secrets {
-        return Ok(Secrets::of_admins(secrets.iter().map(String::as_str)));
+        return Ok(secrets.clone());
     }
     let (secret, made) = data_dir::secret(&config.data_dir)?;
     if made {
@@ -178,7 +187,7 @@ fn secrets(config: &Config) -> Result<Secrets> {
         // Not through the log, which is kept: shown once, to who started the service.
         eprintln!("secret: {secret}\n(made now, kept in {}; set CORE_SECRET for one of your own)", path.display());
     }
-    Ok(Secrets::of_admins([secret.as_str()]))
+    Ok(vec![secret])
 }
 
 /// Where the service is reached from this host.

@@ -37,6 +37,7 @@ mod data_dir;
 mod duration;
 mod http;
 mod jobs;
+mod properties;
 mod telemetry;
 
 use std::io::Write as _;

@@ -198,6 +198,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// Adds a place where jobs' properties are looked up last: after the environment.
+    pub fn fallback_properties(mut self, source: Arc<dyn PropertySource>) -> Self {
+        self.properties.fallbacks.push(source);
+        self
+    }
+
     /// How long a running job may take to obey a stop, a cancel or its timeout; 30 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;

@@ -3,6 +3,8 @@
 use jobservice_core::limits;
 use serde_json::{Map, Value as Json, json};
 
+use super::reference::add;
+
 /// A setting of a backend that we bring: its key, whose it is, and what it means.
 pub(super) struct Setting {
     pub(super) key: &'static str,
@@ -54,7 +56,7 @@ pub(super) fn page() -> String {
     let mut text = HEAD.to_owned();
     for Setting { key, backend, of_service, meaning } in SETTINGS {
         let whose = if *of_service { "`loggers`" } else { "both" };
-        text.push_str(&format!("| `{key}` | {backend} | {whose} | {meaning} |\n"));
+        add(&mut text, format!("| `{key}` | {backend} | {whose} | {meaning} |\n"));
     }
     text.push_str(FOOT);
     text

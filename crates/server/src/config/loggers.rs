@@ -285,7 +285,7 @@ impl Reading {
                     reading.each(file, path, node, &SWEEPER_SETTINGS, &mut |reading, _, path, place, node| {
                         let text = reading.scalar(place, path, node);
                         fields.work_dir = text.map(|text| (place.to_owned(), PathBuf::from(text)));
-                    })
+                    });
                 }
                 "duration" => {
                     let days = reading.positive(place, path, node, "give days, at least 1", limits::LOG_DAYS_MAX);

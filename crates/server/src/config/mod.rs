@@ -9,6 +9,7 @@ mod loggers;
 mod options;
 mod redis_url;
 mod reference;
+mod sections;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -298,23 +299,6 @@ impl Reading {
         Some(secrets)
     }
 
-    fn read_context(&mut self, file: &str, path: &str, node: &Node) {
-        let entries = match &node.value {
-            Value::Map(entries) => entries,
-            Value::Nothing => return,
-            Value::Scalar(_) | Value::List(_) => {
-                let remedy = "give names of properties and their values";
-                return self.problem(format!("{file}:{}", node.line), path, "it is no mapping", remedy);
-            }
-        };
-        for entry in entries {
-            let path = format!("{path}.{}", entry.key);
-            if let Some(text) = self.scalar(&format!("{file}:{}", entry.key_line), &path, &entry.node) {
-                self.context.insert(entry.key.clone(), text);
-            }
-        }
-    }
-
     /// Reads the value of an option, or its default. None if it has neither, or if what was given is wrong, which is
     /// noted.
     fn take<T>(&mut self, path: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
@@ -353,46 +337,6 @@ impl Reading {
 
     fn place(&self, path: &str) -> Option<String> {
         self.given.get(path).map(|given| given.place.clone())
-    }
-
-    /// The files of https, if it is to be served; says so if they are given without effect, or missing.
-    fn https(&mut self) -> Option<Https> {
-        let is_https = self.choice("protocol") == Some("https");
-        let (cert, key) = (self.path("https_config.cert"), self.path("https_config.key"));
-        for path in ["https_config.cert", "https_config.key"] {
-            match self.place(path) {
-                Some(place) if !is_https => {
-                    self.warnings.push(format!("{place}: {path} has no effect: the protocol is not https"));
-                }
-                None if is_https => {
-                    let place = self.place("protocol").unwrap_or_else(|| "default".to_owned());
-                    self.problem(place, path, "it is missing, and https cannot do without it", "give the PEM file");
-                }
-                _ => {}
-            }
-        }
-        if is_https { Some(Https { cert: cert?, key: key? }) } else { None }
-    }
-
-    /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
-    fn redis(&mut self) -> Option<RedisUrl> {
-        let is_redis = self.choice("worker_pool.backend") == Some("redis");
-        let url = self.take("worker_pool.redis_pool.redis_url", RedisUrl::parse);
-        self.integer::<u32>("worker_pool.redis_pool.idle_timeout_second");
-        self.take("worker_pool.redis_pool.namespace", |text| (!text.is_empty()).then_some(()));
-        let place = self.place("worker_pool.redis_pool.redis_url");
-        match place {
-            Some(place) if !is_redis => self
-                .warnings
-                .push(format!("{place}: worker_pool.redis_pool has no effect: worker_pool.backend is not redis")),
-            None if is_redis => {
-                let place = self.place("worker_pool.backend").unwrap_or_else(|| "default".to_owned());
-                let what = "it is missing, and the backend redis cannot do without it";
-                self.problem(place, "worker_pool.redis_pool.redis_url", what, Form::RedisUrl.remedy());
-            }
-            _ => {}
-        }
-        url.filter(|_| is_redis)
     }
 
     fn finish(mut self, secrets: Option<Vec<String>>, has_file: bool) -> Result<Config, ConfigError> {
@@ -462,25 +406,6 @@ impl Origin for Reading {
     fn given(&self, path: &str) -> Option<(Value, String)> {
         let scalar = self.given.get(path).map(|given| (Value::Scalar(given.text.clone()), given.place.clone()));
         scalar.or_else(|| self.trees.get(path).cloned())
-    }
-}
-
-impl Form {
-    /// What to do about a value that is not of this form.
-    fn remedy(self) -> String {
-        match self {
-            Form::Text => "give a text that is not empty".to_owned(),
-            Form::Path => "give a file or a directory".to_owned(),
-            Form::Address => "give an IP address like 127.0.0.1, 0.0.0.0 or ::".to_owned(),
-            Form::Url => "give a URL like http://host:8080".to_owned(),
-            Form::RedisUrl => redis_url::REMEDY.to_owned(),
-            Form::Switch => "give true or false".to_owned(),
-            Form::Integer(least, most) => format!("give {least} to {most}"),
-            Form::Choice(words) => format!("give {}", words.join(" or ")),
-            Form::Loggers => "give a list of loggers, each with a name".to_owned(),
-            Form::Properties => "give names and values".to_owned(),
-            Form::Anything => "give something else".to_owned(),
-        }
     }
 }
 

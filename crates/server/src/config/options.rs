@@ -43,6 +43,25 @@ pub(super) enum Form {
     Anything,
 }
 
+impl Form {
+    /// What to do about a value that is not of this form.
+    pub(super) fn remedy(self) -> String {
+        match self {
+            Form::Text => "give a text that is not empty".to_owned(),
+            Form::Path => "give a file or a directory".to_owned(),
+            Form::Address => "give an IP address like 127.0.0.1, 0.0.0.0 or ::".to_owned(),
+            Form::Url => "give a URL like http://host:8080".to_owned(),
+            Form::RedisUrl => super::redis_url::REMEDY.to_owned(),
+            Form::Switch => "give true or false".to_owned(),
+            Form::Integer(least, most) => format!("give {least} to {most}"),
+            Form::Choice(words) => format!("give {}", words.join(" or ")),
+            Form::Loggers => "give a list of loggers, each with a name".to_owned(),
+            Form::Properties => "give names and values".to_owned(),
+            Form::Anything => "give something else".to_owned(),
+        }
+    }
+}
+
 /// One option.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opt {

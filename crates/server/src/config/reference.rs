@@ -30,14 +30,14 @@ pub(crate) fn default_file() -> String {
         };
         let indent = open_sections(&mut text, &mut open, option.path, is_example);
         for line in option.meaning.lines() {
-            text.push_str(&format!("{indent}# {line}\n"));
+            add(&mut text, format!("{indent}# {line}\n"));
         }
         let how = how(option);
         if !how.is_empty() {
-            text.push_str(&format!("{indent}# {how}\n"));
+            add(&mut text, format!("{indent}# {how}\n"));
         }
         let (mark, value) = if option.default.is_empty() { ("#", option.example) } else { ("", option.default) };
-        text.push_str(&format!("{indent}{mark}{}: {value}\n", key_of(option.path)));
+        add(&mut text, format!("{indent}{mark}{}: {value}\n", key_of(option.path)));
     }
     text
 }
@@ -91,7 +91,7 @@ pub(super) fn open_sections(
     for (depth, at) in dots.iter().enumerate().skip(open.len()) {
         let Some(section) = path.get(..*at) else { continue };
         let mark = if is_example(section) { "#" } else { "" };
-        text.push_str(&format!("{}{mark}{}:\n", "  ".repeat(depth), key_of(section)));
+        add(text, format!("{}{mark}{}:\n", "  ".repeat(depth), key_of(section)));
         open.push(section);
     }
     "  ".repeat(dots.len())
@@ -101,10 +101,10 @@ pub(super) fn open_sections(
 pub(crate) fn page() -> String {
     let mut text = PAGE_HEAD.to_owned();
     for option in served() {
-        text.push_str(&format!("\n### `{}`\n\n{}\n\n", option.path, option.meaning.replace('\n', " ")));
+        add(&mut text, format!("\n### `{}`\n\n{}\n\n", option.path, option.meaning.replace('\n', " ")));
         let mut line = |name: &str, value: &str| {
             if !value.is_empty() {
-                text.push_str(&format!("- {name}: {value}\n"));
+                add(&mut text, format!("- {name}: {value}\n"));
             }
         };
         line("takes", &takes(option.form));
@@ -125,7 +125,7 @@ pub(crate) fn page() -> String {
     let refused: Vec<String> =
         OPTIONS.iter().filter(|option| option.used == Use::Refused).map(|option| code(option.path)).collect();
     if !refused.is_empty() {
-        text.push_str(&format!("\nNot served yet, and refused: {}.\n", refused.join(", ")));
+        add(&mut text, format!("\nNot served yet, and refused: {}.\n", refused.join(", ")));
     }
     text
 }
@@ -152,6 +152,10 @@ binds to loopback.
 
 ## Options
 ";
+
+pub(super) fn add(text: &mut String, more: String) {
+    text.push_str(&more);
+}
 
 fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{text}`") }
@@ -183,15 +187,24 @@ pub(crate) fn schema() -> Json {
         let meaning = format!("Another name for {path}.");
         if let Some(option) = OPTIONS.iter().find(|option| option.path == *path) {
             let mut schema = schema_of(option);
-            schema["description"] = meaning.into();
+            set(&mut schema, "description", meaning);
             put(&mut root, alias, &schema);
         }
     }
-    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
-    root["title"] = "jobservice".into();
-    root["description"] =
-        format!("The configuration of jobservice. The secret is in no file: variable {SECRET_ENV}.").into();
+    set(&mut root, "$schema", "https://json-schema.org/draft/2020-12/schema");
+    set(&mut root, "title", "jobservice");
+    set(
+        &mut root,
+        "description",
+        format!("The configuration of jobservice. The secret is in no file: variable {SECRET_ENV}."),
+    );
     root
+}
+
+fn set(object: &mut Json, key: &str, value: impl Into<Json>) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value.into());
+    }
 }
 
 fn section(description: &str) -> Json {
@@ -204,7 +217,7 @@ fn put(root: &mut Json, path: &str, schema: &Json) {
     let mut keys = path.split('.').peekable();
     while let Some(key) = keys.next() {
         if key == "*" {
-            at["additionalProperties"] = true.into();
+            set(at, "additionalProperties", true);
             return;
         }
         let Some(properties) = at.get_mut("properties").and_then(Json::as_object_mut) else { return };
@@ -231,12 +244,12 @@ fn schema_of(option: &Opt) -> Json {
         Form::Anything => Json::Object(Map::new()),
     };
     if !option.meaning.is_empty() {
-        schema["description"] = option.meaning.replace('\n', " ").into();
+        set(&mut schema, "description", option.meaning.replace('\n', " "));
     }
     if !option.default.is_empty()
         && let Ok(default) = yaml::parse(option.default)
     {
-        schema["default"] = default.value.json();
+        set(&mut schema, "default", default.value.json());
     }
     schema
 }

@@ -49,6 +49,8 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    /// The configuration file, if there is one.
+    pub config: Option<PathBuf>,
     /// Whose certificates are trusted (PEM), if the service is to be reached over https.
     pub authority: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Setup {
             data: data.into(),
             workers,
             env: Vec::new(),
+            config: None,
             authority: None,
         }
     }
@@ -110,6 +113,7 @@ impl Service {
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
+            .args(setup.config.iter().flat_map(|file| [Path::new("-c"), file]))
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
