@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chaos::{Result, Service, Setup, ensure, now, pause};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -130,6 +131,22 @@ async fn each_logger_gets_the_lines_of_its_level_in_its_format() -> Result<()> {
     assert!(all.contains("ending early") && all.contains("check in 30%"), "{all}");
     // The first backend that can read back is asked, whatever the others have.
     assert_eq!(api.log(&id).await?, warnings);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let mut service = Service::start(&Setup::real(data.path(), 1)).await?;
+    service.signal(Signal::SIGHUP)?;
+    let started = now();
+    while !std::fs::read_to_string(data.path().join("service.log"))?.contains("SIGHUP: there is nothing to read again")
+    {
+        ensure!(started.elapsed() < Duration::from_secs(10), "nothing is said of the signal");
+        pause(Duration::from_millis(10)).await; // bounded poll
+    }
+    assert!(service.ended()?.is_none());
+    assert!(service.api().list("").await?.is_empty());
     Ok(())
 }
 

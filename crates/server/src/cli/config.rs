@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::args::ConfigCommand;
 use super::{FAILED, print};
 use crate::config::{Config, DEFAULT_FILE, Sources, schema};
+use crate::http::{Certificate, chain};
 
 /// Carries out one of the commands. `sources` collects file, environment and flags.
 pub(crate) fn config(command: &ConfigCommand, sources: impl Fn(Option<&Path>) -> Result<Sources>) -> Result<ExitCode> {
@@ -37,14 +38,8 @@ fn check(sources: &Sources) -> Result<ExitCode> {
     match Config::read(sources) {
         Ok(config) => {
             warn(&config);
-            let files = config.https.as_ref().map(|https| [&https.cert, &https.key]);
-            for file in files.into_iter().flatten() {
-                if let Err(error) = std::fs::File::open(file) {
-                    print::note(&format!(
-                        "warning: the service would not start: cannot read {}: {error}",
-                        file.display()
-                    ));
-                }
+            if let Some(Err(error)) = config.https.as_ref().map(Certificate::load) {
+                print::note(&format!("warning: the service would not start: {}", chain(&error)));
             }
             if config.redis.is_some() {
                 print::note("warning: the service would not start: this version cannot serve redis yet");

@@ -180,7 +180,7 @@ fn takes(form: Form) -> String {
 /// A JSON schema (2020-12) of the file.
 pub(crate) fn schema() -> Json {
     let mut root = section("The configuration of jobservice.");
-    for option in OPTIONS {
+    for option in OPTIONS.iter().filter(|option| option.used != Use::Refused) {
         put(&mut root, option.path, &schema_of(option));
     }
     for (alias, path) in ALIASES {
