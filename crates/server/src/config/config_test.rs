@@ -260,6 +260,8 @@ fn loggers_say_what_they_do_not_know() {
     ] {
         assert!(all.contains(expected), "{expected:?} is not in {all}");
     }
+    let twice = complaints("job_loggers:\n  - {name: STORE, level: DEBUG}\n  - {name: DB, level: ERROR}\n");
+    assert!(twice.contains("c.yml:3: job_loggers[1]: it writes to the same place as one before it"), "{twice}");
     let sources = Sources {
         job_backends: vec!["LOKI".into()],
         ..file("job_loggers: [{name: loki, level: ERROR, settings: {url: 'http://l'}, sweeper: {bytes_max: 5}}]")

@@ -54,8 +54,8 @@ impl Effective {
         let mut text = format!("# {SECRET_ENV}: {MASK} ({})\n", self.secret_from);
         let mut open: Vec<&str> = Vec::new();
         for (option, value, from) in &self.values {
-            let indent = reference::open_sections(&mut text, &mut open, option.path, |_| false);
-            let key = option.path.rsplit('.').next().unwrap_or(option.path);
+            let indent = reference::open_sections(&mut text, &mut open, option.name(), |_| false);
+            let key = option.name().rsplit('.').next().unwrap_or_default();
             let lines = match value {
                 Value::List(nodes) if !nodes.is_empty() => {
                     let items: Vec<String> =
@@ -80,7 +80,7 @@ impl Effective {
                     (_, Value::Scalar(text)) => text.as_str().into(),
                     (_, value) => value.json(),
                 };
-                json!({"path": option.path, "value": value, "source": from})
+                json!({"path": option.name(), "value": value, "source": from})
             })
             .collect();
         json!({"options": options, "secret_source": self.secret_from, "warnings": warnings})

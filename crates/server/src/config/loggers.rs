@@ -47,6 +47,19 @@ pub(crate) enum LoggerKind {
     },
 }
 
+impl LoggerKind {
+    /// Whether both write to the same stream, file or directory. What backends of the user's own do is theirs.
+    fn is_same_place(&self, other: &LoggerKind) -> bool {
+        match (self, other) {
+            (LoggerKind::File(one), LoggerKind::File(other)) => {
+                (&one.base_dir, &one.file_name) == (&other.base_dir, &other.file_name)
+            }
+            (LoggerKind::Own { .. }, _) => false,
+            (one, other) => one == other,
+        }
+    }
+}
+
 /// Where a FILE logger writes. Name and rotation are those of the service's own log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileLog {
@@ -124,7 +137,12 @@ impl Reading {
             let path = format!("{path}[{at}]");
             let place = format!("{file}:{}", item.line);
             let fields = self.fields(file, &path, item);
-            loggers.extend(self.logger(&place, &path, fields));
+            let Some(logger) = self.logger(&place, &path, fields) else { continue };
+            // Two writers of one file, or of one stream, would write into each other's lines.
+            if loggers.iter().any(|other: &Logger| other.kind.is_same_place(&logger.kind)) {
+                self.problem(place, &path, "it writes to the same place as one before it", "remove one of them");
+            }
+            loggers.push(logger);
         }
         loggers
     }

@@ -28,7 +28,7 @@ pub(crate) fn default_file() -> String {
         let is_example = |section: &str| {
             served().filter(|option| is_under(option.path, section)).all(|option| option.default.is_empty())
         };
-        let indent = open_sections(&mut text, &mut open, option.path, is_example);
+        let indent = open_sections(&mut text, &mut open, option.name(), is_example);
         for line in option.meaning.lines() {
             add(&mut text, format!("{indent}# {line}\n"));
         }
@@ -37,7 +37,7 @@ pub(crate) fn default_file() -> String {
             add(&mut text, format!("{indent}# {how}\n"));
         }
         let (mark, value) = if option.default.is_empty() { ("#", option.example) } else { ("", option.default) };
-        add(&mut text, format!("{indent}{mark}{}: {value}\n", key_of(option.path)));
+        add(&mut text, format!("{indent}{mark}{}: {value}\n", key_of(option.name())));
     }
     text
 }
@@ -101,7 +101,7 @@ pub(super) fn open_sections(
 pub(crate) fn page() -> String {
     let mut text = PAGE_HEAD.to_owned();
     for option in served() {
-        add(&mut text, format!("\n### `{}`\n\n{}\n\n", option.path, option.meaning.replace('\n', " ")));
+        add(&mut text, format!("\n### `{}`\n\n{}\n\n", option.name(), option.meaning.replace('\n', " ")));
         let mut line = |name: &str, value: &str| {
             if !value.is_empty() {
                 add(&mut text, format!("- {name}: {value}\n"));

@@ -339,7 +339,10 @@ impl<S: AsyncWrite + Unpin> Write for WatchedIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS takes what is written into a buffer of its own: that the client takes nothing shows only here.
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch.wrote(result.is_pending());
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
