@@ -19,6 +19,7 @@
 
 mod error;
 mod model;
+mod trust;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use error::{Error, Refused, Result};
 pub use model::{
     Action, Attempt, HookEvent, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting,
 };
+pub use trust::Trust;
 
 /// How long a connection may take to come about: the service is near.
 const CONNECT_SECONDS_MAX: u64 = 5;
@@ -57,6 +59,14 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`] if the URL or the secret cannot be sent.
     pub fn new(url: &str, secret: &str) -> Result<Client> {
+        Client::trusting(url, secret, &Trust::System)
+    }
+
+    /// The same, for a service under https whose certificate this machine does not trust by itself.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and if the certificates cannot be read.
+    pub fn trusting(url: &str, secret: &str, trust: &Trust) -> Result<Client> {
         let unusable = |problem: String| Error::Unusable { what: "the url", problem };
         let root = url.trim().trim_end_matches('/').trim_end_matches("/api/v1");
         let base = Url::parse(&format!("{root}/api/v1/")).map_err(|error| unusable(format!("{url:?}: {error}")))?;
@@ -73,10 +83,12 @@ impl Client {
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
         };
-        // A system without certificate authorities can still talk to a service without TLS.
-        let http = builder()
-            .build()
-            .or_else(|_| builder().tls_certs_only([]).build())
+        let http = match trust.config()? {
+            Some(config) => builder().tls_backend_preconfigured(config).build(),
+            // A system without certificate authorities can still talk to a service without TLS.
+            None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
+        };
+        let http = http
             .map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
         Ok(Client { http, base, authorization })
     }

@@ -5,11 +5,11 @@
 //! the API still answers, then connections, then the store.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
 use jobservice::{Registry, Service};
 use jobservice_core::{Clock, Store, StoreError, SystemClock};
@@ -19,9 +19,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::backends::Backends;
 use crate::config::{Config, Logger, LoggerKind};
-use crate::http::{App, Degraded, Front, Secrets, serve};
+use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
+use crate::properties::CoreProperties;
 use crate::{data_dir, telemetry};
 
 /// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 28 s below the
@@ -32,20 +34,26 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal ends it. An error says why it could not start, or why it could not go on.
-pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
+pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config) -> Result<()> {
+    if let Some(redis) = &config.redis {
+        bail!("this version cannot serve redis yet ({redis}): set worker_pool.backend to sqlite");
+    }
     let mut signals = Signals::listen()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     data_dir::create(&config.data_dir)?;
-    telemetry::start(&config.loggers)?;
+    telemetry::start(&config.loggers, backends)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     raise_file_limit();
     let secrets = secrets(&config)?;
+    let certificate = config.https.as_ref().map(Certificate::load).transpose().context("cannot serve https")?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().context("cannot serve https")?;
     // Before the store: what can be refused is refused before anything runs.
     let listener = TcpListener::bind(SocketAddr::new(config.bind, config.port)).await.with_context(|| {
         format!("cannot listen on {} port {}; choose another with --port", config.bind, config.port)
     })?;
-    let url = url(listener.local_addr().context("the listener has no address")?);
+    let url = url(listener.local_addr().context("the listener has no address")?, certificate.is_some());
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store = open_store(&config).await?;
@@ -53,8 +61,15 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
     if reaped > 0 {
         tracing::info!("took back {reaped} jobs of the process before");
     }
-    let logs = job_logs(&config)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
-    let service = Service::builder()
+    let logs = job_logs(&config, backends)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
+    let mut builder = Service::builder();
+    for (property, value) in &config.context {
+        builder = builder.property(property, value);
+    }
+    if let (Some(server), Some(secret)) = (&config.core_server, secrets.first()) {
+        builder = builder.fallback_properties(CoreProperties::start(server, secret).await?);
+    }
+    let service = builder
         .store(Arc::clone(&store) as Arc<dyn Store>)
         .clock(clock)
         .registry(with_built_in(registry, &config))
@@ -71,10 +86,16 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
-    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
+    let shown = config.effective.json(&config.warnings).to_string().into();
+    let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
+    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone(), shown);
+    if let Some(certificate) = &certificate {
+        data_dir::write_certificate(&config.data_dir, &certificate.der())?;
+    }
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
-    let mut connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
+    let mut connections = tokio::spawn(serve(listener, acceptor, Front::new(app), closing.clone()));
+    tokio::spawn(on_hangup(hangup, certificate, config.data_dir.clone()));
 
     let ended: Result<Duration> = tokio::select! {
         name = signals.next() => {
@@ -127,16 +148,17 @@ async fn open_store(config: &Config) -> Result<Arc<SqliteStore>> {
     Ok(Arc::new(store.with_context(|| format!("cannot open the store {}", config.store_path.display()))?))
 }
 
-fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
+fn job_logs(config: &Config, backends: &Backends) -> Result<JobLogsBuilder> {
     let mut logs = JobLogs::builder();
-    for Logger { kind, level, kept } in &config.job_loggers {
+    for Logger { kind, level, kept, kept_bytes_max, .. } in &config.job_loggers {
         logs = match kind {
             LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
             LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
-            LoggerKind::File { base_dir } => logs.backend(Arc::new(FileLogs::open(base_dir)?)),
+            LoggerKind::File(file) => logs.backend(Arc::new(FileLogs::open(&file.base_dir)?)),
             LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open_beside_store(logs_path(&config.store_path))?)),
+            LoggerKind::Own { name, settings } => logs.backend(backends.job_log(name, settings)?),
         };
-        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
+        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: *kept_bytes_max });
     }
     Ok(logs)
 }
@@ -168,9 +190,9 @@ fn logs_path(store: &Path) -> std::path::PathBuf {
 }
 
 /// The secrets that open the API: those configured, or the one kept in the data directory.
-fn secrets(config: &Config) -> Result<Secrets> {
+fn secrets(config: &Config) -> Result<Vec<String>> {
     if let Some(secrets) = &config.secrets {
-        return Ok(Secrets::of_admins(secrets.iter().map(String::as_str)));
+        return Ok(secrets.clone());
     }
     let (secret, made) = data_dir::secret(&config.data_dir)?;
     if made {
@@ -178,17 +200,18 @@ fn secrets(config: &Config) -> Result<Secrets> {
         // Not through the log, which is kept: shown once, to who started the service.
         eprintln!("secret: {secret}\n(made now, kept in {}; set CORE_SECRET for one of your own)", path.display());
     }
-    Ok(Secrets::of_admins([secret.as_str()]))
+    Ok(vec![secret])
 }
 
 /// Where the service is reached from this host.
-fn url(at: SocketAddr) -> String {
+fn url(at: SocketAddr, is_https: bool) -> String {
     let ip = match at.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    format!("http://{}", SocketAddr::new(ip, at.port()))
+    let protocol = if is_https { "https" } else { "http" };
+    format!("{protocol}://{}", SocketAddr::new(ip, at.port()))
 }
 
 /// The pool is called after the machine, so that statistics of several say which is which.
@@ -206,6 +229,23 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// SIGHUP means "read it again", and what can be read again is the certificate; without one it only must not end the
+/// process.
+async fn on_hangup(mut hangup: Signal, certificate: Option<Arc<Certificate>>, data_dir: PathBuf) {
+    let Some(certificate) = certificate else {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: there is nothing to read again; the configuration is read at the start only");
+        }
+        return;
+    };
+    let renewed = move |certificate: &Certificate| {
+        if let Err(error) = data_dir::write_certificate(&data_dir, &certificate.der()) {
+            tracing::warn!("the command line of this host will not know the new certificate: {error:#}");
+        }
+    };
+    certificate.keep_fresh(hangup, renewed).await;
 }
 
 /// The signals that end the service.

@@ -23,9 +23,6 @@ use crate::{BlockingJob, Controller, Job, Registry};
 /// Jobs that run at once unless [`ServiceBuilder::workers`] says otherwise: the original's default.
 const WORKERS: usize = 10;
 
-/// The most workers of one pool: their leases are extended in one call.
-const WORKERS_MAX: usize = 10_000;
-
 /// Builds a [`Service`]: a store, jobs, and what they need.
 pub struct ServiceBuilder {
     backend: Backend,
@@ -211,6 +208,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// Adds a place where jobs' properties are looked up last: after the environment.
+    pub fn fallback_properties(mut self, source: Arc<dyn PropertySource>) -> Self {
+        self.properties.fallbacks.push(source);
+        self
+    }
+
     /// How long a running job may take to obey a stop, a cancel or its timeout; 30 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -231,7 +234,7 @@ impl ServiceBuilder {
         if !self.registry.problems().is_empty() {
             return Err(StartError::Registry(self.registry.problems().to_vec()));
         }
-        if self.workers.saturating_add(self.prefetch) > WORKERS_MAX {
+        if self.workers.saturating_add(self.prefetch) > limits::WORKERS_MAX as usize {
             return Err(StartError::Workers(self.workers, self.prefetch));
         }
         let incarnation = getrandom::u64().map_err(|_| StartError::Random)?;

@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   jobservice                                      start the service: loopback, port 9443, data in ./jobservice-data
   jobservice -c config.yml                        start it as a file says
+  jobservice config show --default > config.yml   a file to begin with: all options, each with a comment
   jobservice submit demo -p image=demo:1 --wait   run a job and see how it ends
   jobservice list --status error                  which jobs failed for good
   jobservice log -f ID                            what a job says while it runs
@@ -73,6 +74,11 @@ pub(crate) struct ConnectArgs {
     /// The service's secret [default: that of the data directory]. Others on this host can see flags: prefer the variable.
     #[arg(long, value_name = "SECRET", env = "CORE_SECRET", hide_env_values = true, global = true)]
     pub(crate) secret: Option<String>,
+
+    /// Certificates (PEM) to trust instead of those of this machine, for a service under https that signs its own [default:
+    /// the certificate of the service in the data directory].
+    #[arg(long, value_name = "FILE", env = "JOBSERVICE_CA_CERT", global = true)]
+    pub(crate) ca_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +130,40 @@ Examples:
 
     /// Remove final jobs with all that belongs to them.
     Delete(Ids),
+
+    /// Check or show the configuration, without starting anything.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say all that is wrong with the configuration: file and line, field, remedy. Exits with 1 if anything is.
+    Check {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+
+    /// Print the values in effect and where each came from, secrets masked.
+    Show {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+
+        /// Print the default file instead, with a comment on each option.
+        #[arg(long, conflicts_with_all = ["config", "json"])]
+        default: bool,
+
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Print a JSON schema of the configuration file, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]

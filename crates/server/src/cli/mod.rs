@@ -1,6 +1,7 @@
 //! The command line: starts the service, or talks to one.
 
 mod args;
+mod config;
 mod connect;
 mod hooks;
 mod parameters;
@@ -16,6 +17,7 @@ use jobservice_client::{Action, Client, Error, Job, ListQuery, LogQuery, Submiss
 use jobservice_core::{Kind, Status};
 
 pub(crate) use args::{Cli, Command};
+pub(crate) use config::config;
 
 use connect::Connection;
 
@@ -107,6 +109,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Cancel(ids) => each(&ids.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
         Command::Retry(ids) => each(&ids.ids, "retry", |id| client.control(id, Action::Retry)).await,
         Command::Delete(ids) => each(&ids.ids, "delete", |id| client.delete(id)).await,
+        Command::Config { .. } => anyhow::bail!("the configuration is looked at without a service"),
     }
 }
 

@@ -16,6 +16,13 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints text as it is.
+pub(super) fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
 /// Prints a piece of a job's log: as it is to a file or another program, without what could steer it to a terminal.
 pub(super) fn log(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -42,6 +49,11 @@ pub(super) fn note(text: &str) {
 /// Prints a job as one line of JSON.
 pub(super) fn json(job: &Job) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string(job)?)?)
+}
+
+/// Prints JSON over several lines, for people and for files.
+pub(super) fn pretty(value: &serde_json::Value) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string_pretty(value)?)?)
 }
 
 /// Prints a job for people.

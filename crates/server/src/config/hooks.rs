@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobservice::hooks::{AddressPolicy, HookOptions, Secret};
-use jobservice_core::limits;
 
+use super::options::Form;
 use super::yaml::{Node, Value};
 use super::{Given, Reading, boolean};
-
-/// The most messages on their way at once: each is a socket.
-const CONCURRENCY_MAX: usize = 1000;
 
 /// The paths of the options.
 const ENABLED: &str = "hooks.enabled";
@@ -40,6 +37,7 @@ impl Reading {
                 }
             }
         }
+        self.trees.insert(ALLOW, (node.value.clone(), place.clone()));
         self.given.insert(ALLOW, Given { text: targets.join(","), place });
     }
 
@@ -47,7 +45,7 @@ impl Reading {
     /// and so may be the receiver.
     pub(super) fn hooks(&mut self, has_file: bool) -> Option<HookOptions> {
         let mut policy = if has_file { AddressPolicy::default() } else { AddressPolicy::with_loopback() };
-        if let Some(Given { text, place }) = self.given.remove(ALLOW) {
+        if let Some(Given { text, place }) = self.given.get(ALLOW).cloned() {
             for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
                 if let Err(problem) = policy.allow(entry) {
                     self.problem(place.clone(), ALLOW, problem, "give hosts and networks");
@@ -60,17 +58,12 @@ impl Reading {
             self.warnings
                 .push(format!("{PREVIOUS_SECRET} is given without {SECRET}: messages are signed with it alone"));
         }
-        let count = |text: &str| text.parse().ok().filter(|count| (1..=CONCURRENCY_MAX).contains(count));
-        let remedy = format!("give 1 to {CONCURRENCY_MAX}");
         let default = HookOptions::default();
-        let max_concurrency = self.take(MAX_CONCURRENCY, &remedy, count).unwrap_or(default.max_concurrency);
-        let per_host = self.take(PER_HOST, &remedy, count).unwrap_or(default.per_host);
-        let longest = limits::HOOK_TIMEOUT_MAX.as_secs();
-        let timeout = self.take(TIMEOUT, &format!("give 1 to {longest}"), |text| {
-            text.parse().ok().filter(|seconds| (1..=longest).contains(seconds)).map(Duration::from_secs)
-        });
-        let include_parameters = self.take(INCLUDE_PARAMETERS, "give true or false", boolean).unwrap_or(false);
-        let enabled = self.take(ENABLED, "give true or false", boolean).unwrap_or(true);
+        let max_concurrency = self.integer(MAX_CONCURRENCY).unwrap_or(default.max_concurrency);
+        let per_host = self.integer(PER_HOST).unwrap_or(default.per_host);
+        let timeout = self.integer(TIMEOUT).map(Duration::from_secs);
+        let include_parameters = self.take(INCLUDE_PARAMETERS, boolean).unwrap_or(false);
+        let enabled = self.take(ENABLED, boolean).unwrap_or(true);
         enabled.then(|| HookOptions {
             policy: Arc::new(policy),
             secrets: secret.into_iter().chain(previous).collect(),
@@ -84,13 +77,11 @@ impl Reading {
 
     /// Reads a secret, which no complaint may show.
     fn hook_secret(&mut self, path: &'static str) -> Option<Secret> {
-        let Given { text, place } = self.given.remove(path)?;
+        let Given { text, place } = self.given.get(path).cloned()?;
         match Secret::parse(&text) {
             Ok(secret) => Some(secret),
             Err(problem) => {
-                let remedy =
-                    "give whsec_ and base64 of 24 to 64 random bytes: echo whsec_$(head -c 32 /dev/urandom | base64)";
-                self.problem(place, path, problem.to_string(), remedy);
+                self.problem(place, path, problem.to_string(), Form::Secret.remedy());
                 None
             }
         }

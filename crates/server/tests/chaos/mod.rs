@@ -49,11 +49,22 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    /// The configuration file, if there is one.
+    pub config: Option<PathBuf>,
+    /// Whose certificates are trusted (PEM), if the service is to be reached over https.
+    pub authority: Option<String>,
 }
 
 impl Setup {
     pub fn real(data: &Path, workers: usize) -> Setup {
-        Setup { bin: env!("CARGO_BIN_EXE_jobservice").into(), data: data.into(), workers, env: Vec::new() }
+        Setup {
+            bin: env!("CARGO_BIN_EXE_jobservice").into(),
+            data: data.into(),
+            workers,
+            env: Vec::new(),
+            config: None,
+            authority: None,
+        }
     }
 
     /// A binary among the package's examples, built together with the tests.
@@ -102,6 +113,7 @@ impl Service {
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
+            .args(setup.config.iter().flat_map(|file| [Path::new("-c"), file]))
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
@@ -109,7 +121,11 @@ impl Service {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", setup.bin.display()))?;
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(40)).build()?;
+        let mut client = reqwest::Client::builder().timeout(Duration::from_secs(40));
+        if let Some(authority) = &setup.authority {
+            client = client.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]);
+        }
+        let client = client.build()?;
         loop {
             if let Some(status) = child.try_wait()? {
                 bail!("the service ended at start: {status}; {}", tail(&setup.data.join("service.log")));
