@@ -4,15 +4,19 @@
 //! secret) → the router, built from the one table in [`routes`] → a handler, one file per resource → the controller.
 //! Errors all go through the table in [`error`], views of the domain through [`views`].
 
+mod actions;
 mod auth;
+mod batch;
 mod body;
 mod error;
 mod extract;
+mod filter;
 mod health;
 mod jobs;
 mod json;
 mod listen;
 mod log;
+mod queues;
 mod routes;
 mod stats;
 mod submit;
