@@ -181,6 +181,9 @@ pub struct Readiness {
     /// What is not well.
     #[serde(default)]
     pub description: Option<String>,
+    /// Workers held by code that was given up and does not end.
+    #[serde(default)]
+    pub stuck_workers: u64,
 }
 
 impl Client {
@@ -269,7 +272,7 @@ impl Client {
         match self.json(self.request(Method::GET, &["readyz"])).await {
             // Not ready is an answer too, in a form of its own.
             Err(Error::Unreadable { problem, .. }) => {
-                Ok(Readiness { status: "unavailable".to_owned(), description: Some(problem) })
+                Ok(Readiness { status: "unavailable".to_owned(), description: Some(problem), stuck_workers: 0 })
             }
             other => other,
         }

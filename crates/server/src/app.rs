@@ -61,6 +61,7 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         .workers(config.workers as usize)
         .grace(config.grace)
         .shutdown_grace(config.shutdown_grace)
+        .retention(config.retention.clone())
         .pool_name(pool_name())
         .logs(logs)
         .start()
@@ -70,7 +71,9 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
-    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
+    let pool = Arc::clone(&service);
+    let stuck = Box::new(move || pool.stats().map_or(0, |stats| stats.stuck));
+    let app = App::new(service.controller().clone(), secrets, degraded, stuck, ending.clone(), closing.clone());
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
     let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
@@ -150,7 +153,7 @@ fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
 }
 
 /// Job logs stand beside the store, in a file of their own.
-fn logs_path(store: &Path) -> std::path::PathBuf {
+pub(crate) fn logs_path(store: &Path) -> std::path::PathBuf {
     store.with_file_name("logs.db")
 }
 

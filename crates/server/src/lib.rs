@@ -35,6 +35,7 @@ mod duration;
 mod http;
 mod jobs;
 mod telemetry;
+mod tools;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -58,6 +59,9 @@ const RUNTIME_GRACE: Duration = Duration::from_millis(200);
 pub fn run(registry: Registry) -> ExitCode {
     let mut cli = Cli::parse();
     let done = match cli.command.take() {
+        Some(Command::Doctor { json }) => tools::doctor(&cli, json),
+        Some(Command::Backup { file }) => tools::backup(&cli, &file),
+        Some(Command::Restore { file, force }) => tools::restore(&cli, &file, force),
         Some(command) => talk(&cli, command),
         None => serve(registry, &cli),
     };
@@ -85,7 +89,7 @@ fn serve(registry: Registry, cli: &Cli) -> Result<ExitCode> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-fn sources(cli: &Cli) -> Result<Sources> {
+pub(crate) fn sources(cli: &Cli) -> Result<Sources> {
     let mut sources = Sources::default();
     if let Some(path) = &cli.serve.config {
         let text = std::fs::read_to_string(path)

@@ -43,6 +43,7 @@ mod upkeep;
 mod writer;
 
 pub use health::Health;
-pub use inspect::Inspector;
+pub use inspect::{Inspector, Size, is_served};
+pub use lock::Lock;
 pub use options::{OpenError, Options, WriteHook};
 pub use store::SqliteStore;

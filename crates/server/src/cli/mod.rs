@@ -2,9 +2,9 @@
 
 mod args;
 mod bulk;
-mod connect;
+pub(crate) mod connect;
 mod parameters;
-mod print;
+pub(crate) mod print;
 mod queues;
 
 use std::io;

@@ -154,7 +154,7 @@ impl Reading {
     }
 
     /// Goes over the keys of a mapping, complaining of those that are not known.
-    fn each(
+    pub(super) fn each(
         &mut self,
         file: &str,
         path: &str,
@@ -186,7 +186,7 @@ impl Reading {
         }
     }
 
-    fn scalar(&mut self, place: &str, path: &str, node: &Node) -> Option<String> {
+    pub(super) fn scalar(&mut self, place: &str, path: &str, node: &Node) -> Option<String> {
         match &node.value {
             Value::Scalar(text) => Some(text.clone()),
             Value::Nothing => None,

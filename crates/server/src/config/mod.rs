@@ -5,6 +5,7 @@
 
 mod loggers;
 mod options;
+mod retention;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use loggers::{Logger, LoggerKind};
 pub(crate) use options::did_you_mean;
 
+use jobservice::RetentionRules;
 use jobservice_core::limits;
 use options::{OPTIONS, SECRET_ENV, Use};
 use yaml::{Node, Value};
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     /// How long running jobs may take to end at shutdown.
     pub(crate) shutdown_grace: Duration,
+    /// How long final jobs are kept, and how much room all may take.
+    pub(crate) retention: RetentionRules,
     /// Whether `demo` can be submitted.
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
@@ -118,6 +122,7 @@ struct Reading {
     given: BTreeMap<&'static str, Given>,
     loggers: Option<Vec<Logger>>,
     job_loggers: Option<Vec<Logger>>,
+    retention: Option<RetentionRules>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -189,6 +194,7 @@ impl Reading {
             Use::Ignored => self.warnings.push(format!("{place}: {path} has no effect in this version")),
             Use::Served if path == "loggers" => self.loggers = Some(self.read_loggers(file, path, node)),
             Use::Served if path == "job_loggers" => self.job_loggers = Some(self.read_loggers(file, path, node)),
+            Use::Served if path == "retention" => self.retention = Some(self.read_retention(file, path, node)),
             Use::Served => match &node.value {
                 Value::Scalar(text) => {
                     self.given.insert(option.path, Given { text: text.clone(), place });
@@ -312,6 +318,7 @@ impl Reading {
             job_loggers: self.job_loggers.unwrap_or_else(Logger::default_of_jobs),
             grace: grace.unwrap_or(limits::GRACE),
             shutdown_grace: shutdown_grace.unwrap_or(limits::SHUTDOWN_GRACE),
+            retention: self.retention.unwrap_or_default(),
             has_demo: has_demo.unwrap_or(true),
             has_noop: has_noop.unwrap_or(true),
             warnings: self.warnings,

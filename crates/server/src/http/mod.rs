@@ -52,12 +52,16 @@ use routes::Caller;
 /// Says what is not well, if anything is, although the service serves.
 pub(crate) type Degraded = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
+/// How many workers are held by code that was given up and does not end.
+pub(crate) type Stuck = Box<dyn Fn() -> usize + Send + Sync>;
+
 /// What the handlers work with.
 pub(crate) struct App {
     controller: Controller,
     logs: JobLogs,
     secrets: Secrets,
     degraded: Degraded,
+    stuck: Stuck,
     /// Cancelled when the service begins to end: it is not ready any more.
     ending: CancellationToken,
     /// Cancelled when connections are to end: who waits or follows is answered at once.
@@ -70,11 +74,12 @@ impl App {
         controller: Controller,
         secrets: Secrets,
         degraded: Degraded,
+        stuck: Stuck,
         ending: CancellationToken,
         closing: CancellationToken,
     ) -> Arc<App> {
         let logs = controller.logs().clone();
-        Arc::new(App { controller, logs, secrets, degraded, ending, closing, budget: Budget::new() })
+        Arc::new(App { controller, logs, secrets, degraded, stuck, ending, closing, budget: Budget::new() })
     }
 }
 

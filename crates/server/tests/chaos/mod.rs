@@ -49,11 +49,18 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    pub args: Vec<String>,
 }
 
 impl Setup {
     pub fn real(data: &Path, workers: usize) -> Setup {
-        Setup { bin: env!("CARGO_BIN_EXE_jobservice").into(), data: data.into(), workers, env: Vec::new() }
+        Setup {
+            bin: env!("CARGO_BIN_EXE_jobservice").into(),
+            data: data.into(),
+            workers,
+            env: Vec::new(),
+            args: Vec::new(),
+        }
     }
 
     /// A binary among the package's examples, built together with the tests.
@@ -65,6 +72,11 @@ impl Setup {
             bin.display()
         );
         Setup { bin, ..Setup::real(data, workers) }
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Setup {
+        self.args.push(arg.into());
+        self
     }
 
     pub fn env(mut self, key: &str, value: impl Into<String>) -> Setup {
@@ -102,6 +114,7 @@ impl Service {
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
+            .args(&setup.args)
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
