@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{NOW, ask, job, sound, succeeded};
-use jobservice_core::Store;
 use jobservice_core::job::Status;
-use jobservice_core::store::{Finished, Inserted};
+use jobservice_core::limits::GRACE;
+use jobservice_core::store::{Act, Action, Finished, Inserted, Node, Query};
+use jobservice_core::{PoolId, Store};
 use jobservice_sqlite::{Inspector, OpenError, Options, SqliteStore};
 
 #[tokio::test]
@@ -142,4 +143,49 @@ async fn a_file_above_its_bound_is_brought_below_it_and_the_disk_has_the_rest_ba
         std::thread::sleep(Duration::from_millis(10)); // bounded poll
     }
     panic!("the file still has {} bytes", bytes());
+}
+
+/// Goal: a file that was large once does not stay so because there is always something to do.
+#[tokio::test]
+async fn free_room_is_given_back_although_calls_keep_coming() {
+    const LARGE: u64 = 36 * 1024 * 1024;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    for _ in 0..16 {
+        let mut jobs: Vec<_> = (0..500).map(|_| job("copy")).collect();
+        for new in &mut jobs {
+            Arc::make_mut(&mut new.job.spec).parameters = format!("\"{}\"", "x".repeat(5000)).into();
+        }
+        let ids: Vec<_> = jobs.iter().map(|new| new.job.id.clone()).collect();
+        store.insert(jobs, NOW).await.unwrap();
+        store.act(&ids, &Query::default(), Act::Control(Action::Stop(GRACE)), NOW).await.unwrap();
+    }
+    while store.shrink(0, 250, NOW).await.unwrap().more {}
+    let bytes = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    let before = bytes();
+    assert!(before > LARGE, "{before} bytes");
+
+    // Never as much as a fifth of a second without a call.
+    for _ in 0..1000 {
+        store.beat(Some(&node()), NOW).await.unwrap();
+        if bytes() < before / 2 + LARGE / 8 {
+            sound(&store).await;
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20)); // bounded poll
+    }
+    panic!("the file has {} bytes, and had {before}", bytes());
+}
+
+fn node() -> Node {
+    Node {
+        pool: PoolId::new("a/1").unwrap(),
+        started_at: NOW,
+        beat_at: NOW,
+        names: Vec::new(),
+        concurrency: 1,
+        host: "host".to_owned(),
+        pid: 1,
+    }
 }
