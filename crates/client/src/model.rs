@@ -161,6 +161,9 @@ pub struct Metadata {
     /// How many runs may fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_fails: Option<u32>,
+    /// How long it is kept once it is final, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<u64>,
     /// Labels to find it by.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -181,6 +184,7 @@ impl Submission {
             priority: None,
             timeout: None,
             max_fails: None,
+            retention: None,
             tags: Vec::new(),
             idempotency_key: None,
         };

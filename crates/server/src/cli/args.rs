@@ -119,6 +119,13 @@ Examples:
         json: bool,
     },
 
+    /// Show the worker pools and what they run.
+    Stats {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Show how many jobs there are in each status.
     Counts {
         /// Print it as JSON.
@@ -223,6 +230,10 @@ pub(crate) struct Submit {
     /// Makes it safe to repeat: the same key gives the same job for a day.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
+
+    /// Keep it this long once it is final, like 12h or 30d.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) retention: Option<Duration>,
 
     /// Wait until it is final, at most this long; progress goes to standard error.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "36500d", value_parser = duration)]

@@ -100,6 +100,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
         }
         Command::Queues { what } => queues::run(client, what.unwrap_or(args::Queues::List { json: false })).await,
         Command::Batch { file, json } => bulk::batch(client, &file, json).await,
+        Command::Stats { json } => queues::pools(client, json).await,
         Command::Counts { json } => queues::counts(client, json).await,
         Command::Minutes { name, since, json } => queues::minutes(client, name.as_deref(), &since, json).await,
         Command::Stop(which) if which.ids.is_empty() => bulk::act(client, BulkAction::Stop, &which.filter).await,
@@ -131,6 +132,7 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     metadata.priority = args.priority;
     metadata.max_fails = args.max_fails;
     metadata.timeout = args.timeout.map(whole_seconds);
+    metadata.retention = args.retention.map(whole_seconds);
     metadata.tags = args.tag;
     metadata.idempotency_key = args.idempotency_key;
 

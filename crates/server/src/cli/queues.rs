@@ -61,6 +61,26 @@ fn list(queues: &[Queue], json: bool) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn pools(client: &Client, json: bool) -> Result<ExitCode> {
+    let pools = client.stats().await?;
+    if !json {
+        print::line(&format!("{:<40}  {:<7}  {:>7}  {:<24}  NAMES", "POOL", "STATE", "WORKERS", "LAST SIGN OF LIFE"))?;
+    }
+    for pool in &pools {
+        if json {
+            print::line(&serde_json::to_string(pool)?)?;
+            continue;
+        }
+        let seen = Time::from_seconds(pool.heartbeat_at).to_string();
+        let names = pool.job_names.join(" ");
+        print::line(&format!(
+            "{:<40}  {:<7}  {:>7}  {seen:<24}  {names}",
+            pool.worker_pool_id, pool.status, pool.concurrency
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) async fn counts(client: &Client, json: bool) -> Result<ExitCode> {
     let counts = client.counts().await?;
     if json {

@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let error =
-            read("retention:\n  sucess: 1h\n  error: soon\n  bytes_max: 1k\n  names:\n    a b: {}\n    c: {x: 1}\n")
+            read("retention:\n  name: 1h\n  error: soon\n  bytes_max: 1k\n  names:\n    a b: {}\n    c: {x: 1}\n")
                 .unwrap_err();
         for part in [
-            "f.yml:2: retention.sucess: it is not known; did you mean success?",
+            "f.yml:2: retention.name: it is not known; did you mean names?",
             "f.yml:3: retention.error: it is \"soon\"",
             "f.yml:4: retention.bytes_max",
             "f.yml:6: retention.names.a b",
