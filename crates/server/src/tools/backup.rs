@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::tar::{self, Entry};
-use super::{JOBS, LOGS, MANIFEST, PIECE_BYTES, Places, beside, show_bytes};
+use super::{JOBS, LOGS, MANIFEST, PIECE_BYTES, Places, Progress, beside, show_bytes};
 use crate::cli::print::{line, note};
 
 /// How often progress is told.
@@ -149,6 +149,7 @@ fn pack(archive: &Path, parts: &[(&str, &Path)], at: Time) -> Result<u64> {
         let mut hash = Sha256::new();
         let mut piece = vec![0; PIECE_BYTES];
         let mut left = bytes;
+        let mut progress = Progress::of(format!("packing {name}"), bytes);
         while left > 0 {
             let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = input.read(piece.get_mut(..most).unwrap_or_default())?;
@@ -159,6 +160,7 @@ fn pack(archive: &Path, parts: &[(&str, &Path)], at: Time) -> Result<u64> {
             hash.update(bytes);
             out.write_all(bytes)?;
             left -= read as u64;
+            progress.add(read);
         }
         tar::write_padding(&mut out, bytes)?;
         manifest.files.push(Part { name: (*name).to_owned(), bytes, sha256: hex(&hash.finalize()) });

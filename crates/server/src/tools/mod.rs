@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::app::logs_path;
-use crate::cli::Cli;
+use crate::cli::{Cli, print};
 use crate::config::Config;
 
 /// What is read of a file at once.
@@ -41,6 +41,31 @@ pub(crate) fn restore(cli: &Cli, file: &Path, force: bool) -> Result<ExitCode> {
     let places = Places::of(cli)?;
     restore::run(&places, file, force)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells how far a long copy is, each time that so much more is done.
+struct Progress {
+    what: String,
+    bytes: u64,
+    done: u64,
+    told: u64,
+}
+
+/// A second or so of a disk.
+const TELL_BYTES: u64 = 256 * 1024 * 1024;
+
+impl Progress {
+    fn of(what: impl Into<String>, bytes: u64) -> Progress {
+        Progress { what: what.into(), bytes, done: 0, told: 0 }
+    }
+
+    fn add(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        if self.done - self.told >= TELL_BYTES {
+            self.told = self.done;
+            print::note(&format!("{}: {} of {}", self.what, show_bytes(self.done), show_bytes(self.bytes)));
+        }
+    }
 }
 
 /// Where the data is, as the configuration says.

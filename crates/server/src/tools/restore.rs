@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::backup::{Manifest, Part, hex, sync_directory};
 use super::tar;
-use super::{JOBS, LOGS, MANIFEST, PIECE_BYTES, Places, beside, show_bytes};
+use super::{JOBS, LOGS, MANIFEST, PIECE_BYTES, Places, Progress, beside, show_bytes};
 use crate::cli::print::{line, note};
 use crate::data_dir;
 
@@ -134,8 +134,8 @@ fn unpack(archive: File, to: &Unpacked) -> Result<Manifest> {
             name @ (JOBS | LOGS) => {
                 let path = if name == JOBS { &to.jobs } else { &to.logs };
                 note(&format!("unpacking {name}: {}", show_bytes(bytes)));
-                let sha256 =
-                    extract(&mut input, bytes, path).with_context(|| format!("cannot write {}", path.display()))?;
+                let sha256 = extract(&mut input, name, bytes, path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
                 parts.push(Part { name: name.to_owned(), bytes, sha256 });
             }
             other => bail!("it holds {other:?}, which is no part of a backup"),
@@ -146,11 +146,12 @@ fn unpack(archive: File, to: &Unpacked) -> Result<Manifest> {
 }
 
 /// Writes one file, durable when this has returned; answers with its digest.
-fn extract(input: &mut impl Read, bytes: u64, to: &Path) -> Result<String> {
+fn extract(input: &mut impl Read, name: &str, bytes: u64, to: &Path) -> Result<String> {
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; PIECE_BYTES];
     let mut left = bytes;
+    let mut progress = Progress::of(format!("unpacking {name}"), bytes);
     while left > 0 {
         let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = input.read(piece.get_mut(..most).unwrap_or_default())?;
@@ -161,6 +162,7 @@ fn extract(input: &mut impl Read, bytes: u64, to: &Path) -> Result<String> {
         hash.update(bytes);
         out.write_all(bytes)?;
         left -= read as u64;
+        progress.add(read);
     }
     out.sync_all()?;
     Ok(hex(&hash.finalize()))
