@@ -68,7 +68,7 @@ async fn very_many_jobs_come_and_go_and_the_room_is_given_back() -> Result<()> {
     let live = backup_size(data).await?;
     let files = || size(&data.join("jobs.db")) + size(&data.join("logs.db"));
     // Room below this is kept for the next jobs.
-    let slack = 8 << 20;
+    let slack = 3 << 20;
     let began = now();
     while files() > 2 * live + slack {
         ensure!(began.elapsed() < Duration::from_secs(120), "the files have {} bytes, live are {live}", files());
