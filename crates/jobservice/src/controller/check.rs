@@ -14,17 +14,22 @@ use jobservice_core::{JobId, Name, Time, limits};
 use super::{FieldError, Submission, SubmitError};
 use crate::Registry;
 use crate::hooks::AddressPolicy;
+use crate::retention::RetentionRules;
 
 /// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
 const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
 
+/// What a submission is held against.
+pub(super) struct Rules<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) retention: &'a RetentionRules,
+    /// Where hooks may go; none if they are off.
+    pub(super) hooks: Option<&'a AddressPolicy>,
+}
+
 /// Makes the record of a submission, or says all that is wrong with it.
-pub(super) fn new_job(
-    submission: Submission,
-    registry: &Registry,
-    hooks: Option<&AddressPolicy>,
-    now: Time,
-) -> Result<NewJob, SubmitError> {
+pub(super) fn new_job(submission: Submission, rules: &Rules<'_>, now: Time) -> Result<NewJob, SubmitError> {
+    let Rules { registry, retention, hooks } = *rules;
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     bad.check_kind(&submission);
@@ -57,6 +62,7 @@ pub(super) fn new_job(
         }
     };
     let max_fails = submission.max_fails.filter(|max_fails| *max_fails > 0);
+    let retention = submission.retention_seconds.map_or_else(|| retention.of(&name), Retention::all);
     let spec = Spec {
         name,
         kind: submission.kind,
@@ -68,7 +74,7 @@ pub(super) fn new_job(
         hook: submission.hook.map(Arc::from),
         upstream: submission.upstream,
         tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
-        retention: Retention::from_seconds(submission.retention_seconds),
+        retention,
         enqueued_at: now,
     };
     Ok(NewJob {

@@ -53,6 +53,7 @@ pub struct Setup {
     pub config: Option<PathBuf>,
     /// Whose certificates are trusted (PEM), if the service is to be reached over https.
     pub authority: Option<String>,
+    pub args: Vec<String>,
 }
 
 impl Setup {
@@ -64,6 +65,7 @@ impl Setup {
             env: Vec::new(),
             config: None,
             authority: None,
+            args: Vec::new(),
         }
     }
 
@@ -76,6 +78,11 @@ impl Setup {
             bin.display()
         );
         Setup { bin, ..Setup::real(data, workers) }
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Setup {
+        self.args.push(arg.into());
+        self
     }
 
     pub fn env(mut self, key: &str, value: impl Into<String>) -> Setup {
@@ -114,6 +121,7 @@ impl Service {
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
             .args(setup.config.iter().flat_map(|file| [Path::new("-c"), file]))
+            .args(&setup.args)
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
