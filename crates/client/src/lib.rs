@@ -88,8 +88,7 @@ impl Client {
             // A system without certificate authorities can still talk to a service without TLS.
             None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
         };
-        let http = http
-            .map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
+        let http = http.map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
         Ok(Client { http, base, authorization })
     }
 

@@ -62,7 +62,8 @@ impl Form {
             Form::Loggers => "give a list of loggers, each with a name".to_owned(),
             Form::Properties => "give names and values".to_owned(),
             Form::Secret => {
-                "give whsec_ and base64 of 24 to 64 random bytes: echo whsec_$(head -c 32 /dev/urandom | base64)".to_owned()
+                "give whsec_ and base64 of 24 to 64 random bytes: echo whsec_$(head -c 32 /dev/urandom | base64)"
+                    .to_owned()
             }
             Form::Targets => "give hosts and networks".to_owned(),
             Form::Anything => "give something else".to_owned(),
