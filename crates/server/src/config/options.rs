@@ -249,11 +249,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     served("hooks.secret", "JOB_SERVICE_HOOK_SECRET", "")
         .form(Form::Secret)
-        .example("whsec_...")
-        .means("What messages to hooks are signed with (Standard Webhooks). Without it they are not signed."),
+        .example("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+        .means(
+            "What messages to hooks are signed with (Standard Webhooks). Without it they are not signed. Make one of your\n\
+             own: echo whsec_$(head -c 32 /dev/urandom | base64)",
+        ),
     served("hooks.previous_secret", "JOB_SERVICE_HOOK_PREVIOUS_SECRET", "")
         .form(Form::Secret)
-        .example("whsec_...")
+        .example("whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=")
         .means("The secret before, for receivers that do not have the new one yet: messages are signed with both."),
     served("hooks.include_parameters", "JOB_SERVICE_HOOK_INCLUDE_PARAMETERS", "")
         .form(Form::Switch)
