@@ -267,7 +267,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         ),
     served("hooks.previous_secret", "JOB_SERVICE_HOOK_PREVIOUS_SECRET", "")
         .form(Form::Secret)
-        .example("whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=")
+        .example("whsec_//////////////////////////////////////////8=")
         .means("The secret before, for receivers that do not have the new one yet: messages are signed with both."),
     served("hooks.include_parameters", "JOB_SERVICE_HOOK_INCLUDE_PARAMETERS", "")
         .form(Form::Switch)
