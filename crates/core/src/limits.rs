@@ -140,6 +140,10 @@ pub const INSERT_MAX: usize = 10_000;
 /// Jobs per page of a list.
 pub const LIST_MAX: usize = 1000;
 
+/// Bytes of the jobs of one page, about: past these it is short and has a cursor, so that a thousand large jobs are not in
+/// memory at once, and once more as the text of an answer.
+pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Rows that a filter without an index may look at per page; past these the page is short and has a cursor.
 pub const SCAN_MAX: usize = 10_000;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::job::{Job, Kind, Status};
-use crate::{JobId, Name, Time};
+use crate::{JobId, Name, Time, limits};
 
 /// Which jobs to list.
 ///
@@ -75,6 +75,40 @@ impl Query {
     pub fn is_everything(&self) -> bool {
         *self == Query { cursor: self.cursor.clone(), limit: self.limit, ..Query::default() }
     }
+}
+
+/// How much more a page takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    jobs: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// The room of a page of this query.
+    pub fn of(query: &Query) -> Room {
+        Room { jobs: query.limit.clamp(1, limits::LIST_MAX), bytes: limits::LIST_BYTES_MAX }
+    }
+
+    /// Whether the page takes no more.
+    pub fn is_full(&self) -> bool {
+        self.jobs == 0 || self.bytes == 0
+    }
+
+    /// Takes a job onto the page, however large it is: no page is empty for want of room.
+    pub fn take(&mut self, job: &Job) {
+        self.jobs = self.jobs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes(job));
+    }
+}
+
+/// The bytes of what may be large in a record.
+fn bytes(job: &Job) -> usize {
+    let Job { id: _, spec, state } = job;
+    let texts = [&state.result, &state.error].into_iter().flatten().map(|text| text.len());
+    let attempts = state.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).map(|error| error.len());
+    let check_in = state.check_in.as_ref().map_or(0, |check_in| check_in.message.len());
+    spec.parameters.len() + check_in + texts.sum::<usize>() + attempts.sum::<usize>()
 }
 
 fn has_text(job: &Job, text: &str) -> bool {

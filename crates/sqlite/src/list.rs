@@ -7,6 +7,7 @@
 use std::str::FromStr;
 
 use jobservice_core::job::Status;
+use jobservice_core::query::Room;
 use jobservice_core::store::{Page, Query};
 use jobservice_core::{JobId, Name, limits};
 use rusqlite::types::Value;
@@ -47,7 +48,7 @@ pub(crate) struct Walk {
 impl Reader<'_> {
     /// One page.
     pub(crate) fn list(&self, query: &Query) -> Result<Page, Failure> {
-        let limit = query.limit.clamp(1, limits::LIST_MAX);
+        let mut room = Room::of(query);
         let order = order(query);
         let place = query.cursor.as_deref().map(|text| order.read(text)).transpose()?;
         let walk = walk(query, order, place.as_ref());
@@ -70,12 +71,15 @@ impl Reader<'_> {
                 }
                 record => record?,
             };
-            if record.is_some() && page.jobs.len() == limit {
+            if record.is_some() && room.is_full() {
                 page.next = last;
                 break;
             }
             last = Some(order.write(row)?);
-            page.jobs.extend(record.map(|record| record.job));
+            if let Some(Record { job, .. }) = record {
+                room.take(&job);
+                page.jobs.push(job);
+            }
         }
         Ok(page)
     }

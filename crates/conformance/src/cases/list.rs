@@ -2,7 +2,7 @@
 
 use jobservice_core::JobId;
 use jobservice_core::job::{Job, Status};
-use jobservice_core::limits::{INSERT_MAX, SCAN_MAX};
+use jobservice_core::limits::{INSERT_MAX, LIST_BYTES_MAX, SCAN_MAX};
 use jobservice_core::store::{Query, StoreError};
 
 use crate::bench::{Bench, list_all, name, seconds};
@@ -24,6 +24,7 @@ super::cases! { $ list:
     filter_without_an_index_finds_what_lies_behind_many_rows,
     foreign_cursor_is_not_valid,
     page_is_no_longer_than_its_limit,
+    page_of_large_jobs_is_short_and_goes_on,
     exact_page_has_no_next,
     counts_are_those_of_the_records,
 }
@@ -281,6 +282,20 @@ async fn page_is_no_longer_than_its_limit(t: &Bench) {
     let page = t.store.list(&Query { limit: 3, ..Query::default() }).await.unwrap();
 
     assert_eq!((page.jobs.len(), page.next.is_some()), (3, true));
+}
+
+async fn page_of_large_jobs_is_short_and_goes_on(t: &Bench) {
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(200_000));
+    for _ in 0..50 {
+        t.job("copy").parameters(&large).insert().await;
+    }
+
+    let query = Query { limit: 50, ..Query::default() };
+    let page = t.store.list(&query).await.unwrap();
+
+    assert_eq!(page.jobs.len(), LIST_BYTES_MAX.div_ceil(large.len()));
+    assert!(page.next.is_some());
+    assert_eq!(list_all(&t.store, query).await.len(), 50);
 }
 
 async fn exact_page_has_no_next(t: &Bench) {

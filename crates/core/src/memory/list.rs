@@ -11,6 +11,7 @@ use std::str::FromStr;
 use super::indexes::{Indexes, Place, Timed, range_after};
 use super::inner::Inner;
 use crate::job::{Index, Job, Status};
+use crate::query::Room;
 use crate::store::{Page, Query, Result, StoreError};
 use crate::{JobId, Name, Time, limits};
 
@@ -37,7 +38,7 @@ enum Cursor {
 impl Inner {
     /// One page.
     pub(super) fn list(&self, query: &Query) -> Result<Page> {
-        let limit = query.limit.clamp(1, limits::LIST_MAX);
+        let mut room = Room::of(query);
         let order = order(query);
         let cursor = query.cursor.as_deref().map(|text| order.read(text)).transpose()?;
         let mut ids = self.indexes.ids(query, order, cursor);
@@ -47,10 +48,11 @@ impl Inner {
             let Some(job) = self.jobs.get(id) else { continue };
             if query.matches(job) {
                 // One more than fits shows that there is a next page.
-                if page.jobs.len() == limit {
+                if room.is_full() {
                     page.next = last.map(|job| order.write(job));
                     return Ok(page);
                 }
+                room.take(job);
                 page.jobs.push(job.clone());
             }
             last = Some(job);
