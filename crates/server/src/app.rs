@@ -41,7 +41,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     let mut signals = Signals::listen()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     data_dir::create(&config.data_dir)?;
-    telemetry::start(&config.loggers, backends)?;
+    let log = telemetry::start(&config.loggers, backends)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -109,6 +109,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
                 name = signals.next() => {
                     tracing::warn!("{name} again: ended at once; the running jobs are started again by the next process");
                     data_dir::remove_endpoint(&config.data_dir);
+                    drop(log);
                     std::process::exit(1);
                 }
             }

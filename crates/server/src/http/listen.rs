@@ -12,8 +12,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -158,7 +159,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         async move {
             let request = request.map(|body| Body::new(TimedBody::new(body)));
             let response = answer(front, request).await;
-            Ok::<_, Infallible>(response.map(|body| Answer { body, _active: active }))
+            Ok::<_, Infallible>(response.map(|body| Answer { body, offered: active.offer(), _active: active }))
         }
     });
 
@@ -206,6 +207,9 @@ struct Watch {
     head_since: AtomicU64,
     /// Since when the client takes nothing of what is to be written.
     stalled_since: AtomicU64,
+    /// Of each answer over HTTP/2 that is on its way: since when it is ready and nobody takes it. There the client says how
+    /// much it takes of each, so that a stall does not show at the socket.
+    offered: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 impl Watch {
@@ -218,6 +222,7 @@ impl Watch {
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
+            offered: Mutex::default(),
         }
     }
 
@@ -255,6 +260,12 @@ impl Watch {
         if is_over(&self.stalled_since, WRITE_STALL_MAX) {
             return Some("it does not take its answer");
         }
+        let mut offered = self.offered.lock();
+        offered.retain(|since| since.strong_count() > 0);
+        if offered.iter().filter_map(Weak::upgrade).any(|since| is_over(&since, WRITE_STALL_MAX)) {
+            return Some("it does not take an answer");
+        }
+        drop(offered);
         if self.active.load(Ordering::Relaxed) > 0 {
             // The body has time-outs of its own.
             return None;
@@ -283,6 +294,29 @@ impl Active {
         }
         Active(Arc::clone(watch))
     }
+
+    /// The answer is ready from now on.
+    fn offer(&self) -> Option<Offered> {
+        if !self.0.is_http2.load(Ordering::Relaxed) {
+            return None;
+        }
+        let since = Arc::new(AtomicU64::new(self.0.now()));
+        self.0.offered.lock().push(Arc::downgrade(&since));
+        Some(Offered { since, watch: Arc::clone(&self.0) })
+    }
+}
+
+/// An answer that the client may take or not.
+struct Offered {
+    since: Arc<AtomicU64>,
+    watch: Arc<Watch>,
+}
+
+impl Offered {
+    /// Notes that it was asked for more, and whether there was more: if not, it is us who are waited for.
+    fn asked(&self, is_ready: bool) {
+        self.since.store(if is_ready { self.watch.now() } else { 0 }, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Active {
@@ -296,6 +330,7 @@ impl Drop for Active {
 /// The body of an answer, which knows when it ends.
 struct Answer {
     body: Body,
+    offered: Option<Offered>,
     _active: Active,
 }
 
@@ -304,7 +339,11 @@ impl HttpBody for Answer {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(offered) = &self.offered {
+            offered.asked(polled.is_ready());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -418,5 +457,27 @@ mod tests {
         assert_eq!(watch.over_limit(), None);
         pass(1).await;
         assert!(watch.over_limit().unwrap().contains("take"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_ready_and_not_taken_closes_the_connection_and_one_that_waits_for_us_does_not() {
+        let watch = Arc::new(Watch::new());
+        let active = Active::begin(&watch, Version::HTTP_2);
+        pass(3600).await;
+        let taken = active.offer().unwrap();
+        // A log that is followed, and has nothing new.
+        taken.asked(true);
+        taken.asked(false);
+        pass(3600).await;
+        assert_eq!(watch.over_limit(), None);
+
+        let left = active.offer().unwrap();
+        pass(29).await;
+        assert_eq!(watch.over_limit(), None);
+        pass(1).await;
+        assert!(watch.over_limit().unwrap().contains("take"));
+
+        drop(left);
+        assert_eq!(watch.over_limit(), None);
     }
 }

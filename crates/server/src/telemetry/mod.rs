@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use jobservice::logger::{self, Level};
 use jobservice_core::{Clock, SystemClock};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -25,16 +26,35 @@ use own::OwnLog;
 
 type Lines = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Starts the service's log. `RUST_LOG`, if set, beats the levels of the configuration.
-pub(crate) fn start(loggers: &[Logger], backends: &Backends) -> Result<()> {
-    let mut layers: Vec<Lines> = vec![logger::layer().boxed()];
-    for logger in loggers {
-        layers.push(layer(logger, backends)?);
-    }
-    tracing_subscriber::registry().with(layers).try_init().context("the process has a log already")
+/// Lines that may wait for a standard stream; more are dropped. A terminal that is held, or a container's log that nobody
+/// reads, must not hold up who logs: the keeper of the leases, requests, jobs.
+const WAITING_MAX: usize = 10_000;
+
+/// Dropping it writes what still waits.
+pub(crate) struct Log {
+    _streams: Vec<WorkerGuard>,
 }
 
-fn layer(logger: &Logger, backends: &Backends) -> Result<Lines> {
+/// Starts the service's log. `RUST_LOG`, if set, beats the levels of the configuration.
+pub(crate) fn start(loggers: &[Logger], backends: &Backends) -> Result<Log> {
+    let mut layers: Vec<Lines> = vec![logger::layer().boxed()];
+    let mut streams = Vec::new();
+    for logger in loggers {
+        layers.push(layer(logger, backends, &mut streams)?);
+    }
+    tracing_subscriber::registry().with(layers).try_init().context("the process has a log already")?;
+    Ok(Log { _streams: streams })
+}
+
+/// Lets a thread of its own wait for a stream.
+fn apart(stream: impl io::Write + Send + 'static, streams: &mut Vec<WorkerGuard>) -> NonBlocking {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_MAX).thread_name("log");
+    let (writer, guard) = builder.finish(stream);
+    streams.push(guard);
+    writer
+}
+
+fn layer(logger: &Logger, backends: &Backends, streams: &mut Vec<WorkerGuard>) -> Result<Lines> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(rules) if !rules.is_empty() => {
             EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG is {rules:?}"))?
@@ -43,8 +63,8 @@ fn layer(logger: &Logger, backends: &Backends) -> Result<Lines> {
     };
     let as_json = logger.as_json;
     Ok(match &logger.kind {
-        LoggerKind::StdOutput { to_stderr: true } => lines(io::stderr, as_json, filter),
-        LoggerKind::StdOutput { to_stderr: false } => lines(io::stdout, as_json, filter),
+        LoggerKind::StdOutput { to_stderr: true } => lines(apart(io::stderr(), streams), as_json, filter),
+        LoggerKind::StdOutput { to_stderr: false } => lines(apart(io::stdout(), streams), as_json, filter),
         LoggerKind::File(settings) => {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
             let kept = Kept { age: logger.kept, bytes_max: logger.kept_bytes_max };
