@@ -82,6 +82,8 @@ groups! { $
     policies,
     /// Ticks.
     fire,
+    /// Executions and sub jobs.
+    executions,
     /// Hook events.
     outbox,
     /// People look at many.

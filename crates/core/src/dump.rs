@@ -304,6 +304,7 @@ impl Text {
             timeout,
             hook,
             unique,
+            unique_key,
             tags,
             retention,
         } = &**spec;
@@ -323,6 +324,7 @@ impl Text {
         if let Some(scope) = unique {
             self.field("scope", format_args!("{scope:?}"));
         }
+        self.quoted("unique_key", unique_key.as_ref());
         self.field("tags", format_args!("{tags:?}"));
         self.retention(*retention);
         let PolicyState {

@@ -7,7 +7,7 @@ use jobservice_core::store::{CheckedIn, Controlled, Deleted, Finished, Fired, He
 use super::op::Answer;
 
 /// Every kind of answer that a model run has to meet.
-const KINDS: [&str; 34] = [
+const KINDS: [&str; 35] = [
     "checked in: lost",
     "checked in: noted",
     "control: done",
@@ -29,6 +29,7 @@ const KINDS: [&str; 34] = [
     "insert: created",
     "insert: duplicate",
     "insert: id taken",
+    "insert: lease lost",
     "insert: repeated",
     "put: created",
     "put: id taken",
@@ -118,6 +119,7 @@ fn of_insert(inserted: &Inserted) -> &'static str {
         Inserted::Duplicate(_) => "insert: duplicate",
         Inserted::Repeated(_) => "insert: repeated",
         Inserted::IdTaken => "insert: id taken",
+        Inserted::LeaseLost => "insert: lease lost",
     }
 }
 
