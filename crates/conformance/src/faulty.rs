@@ -11,9 +11,9 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report, Result, Settled, Store,
-    StoreError, Swept, Waiting,
+    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
+    Result, Settled, Store, StoreError, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 use parking_lot::Mutex;

@@ -35,7 +35,7 @@ use jiff::tz::TimeZone;
 
 use crate::{Time, limits};
 
-pub use plan::plan_tick;
+pub use plan::{plan_tick, ticks_of};
 
 /// When a policy is due.
 #[derive(Clone, Debug)]

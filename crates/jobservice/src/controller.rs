@@ -3,12 +3,13 @@
 //! The controller checks what is asked for and hands it to the store; it keeps nothing. Any number of nodes may have one.
 
 mod check;
+mod schedules;
 mod submission;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobservice_core::job::{self, Status};
+use jobservice_core::job::{self, LeaseKey, Status};
 use jobservice_core::store::{
     Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, Page, Query, Result, Waiting,
 };
@@ -17,7 +18,10 @@ use jobservice_core::{Clock, JobId, Name, Store, limits};
 use crate::logger::JobLogs;
 use crate::{Registry, wait};
 
-pub use submission::{FieldError, Submission, SubmitError, Submitted};
+use check::New;
+
+pub use schedules::Found;
+pub use submission::{FieldError, Put, PutPolicy, Submission, SubmitError, Submitted};
 
 /// How often who waits for a job looks at it although nothing told of a change: notices may be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -91,24 +95,41 @@ impl Controller {
     /// See [`SubmitError`]. Nothing was stored, except that after [`SubmitError::Store`] with
     /// [`jobservice_core::StoreError::Unavailable`] it is not known.
     pub async fn submit(&self, submission: Submission) -> std::result::Result<Submitted, SubmitError> {
+        self.submit_under(submission, None).await
+    }
+
+    /// Submits a job on behalf of a run, as long as that holds its lease.
+    pub(crate) async fn submit_under(
+        &self,
+        submission: Submission,
+        launched_by: Option<LeaseKey>,
+    ) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let new = check::new_job(submission, &self.inner.registry, now)?;
+        let mut new = match check::new(submission, &self.inner.registry, now)? {
+            New::Job(new) => *new,
+            New::Policy(policy, warnings) => return self.put_policy(*policy, warnings, now).await,
+        };
+        new.launched_by = launched_by;
         let job = new.job.clone();
         let inserted = self.inner.store.insert(vec![new], now).await?.pop();
         self.submitted(job, inserted).await
     }
 
     /// Submits many jobs in one step, each answered on its own, in order: what is wrong with one does not hold up the
-    /// others. At most [`limits::INSERT_MAX`] of them go to the store at once.
+    /// others. At most [`limits::INSERT_MAX`] of them go to the store at once; Periodic ones go one by one.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
         let now = self.inner.clock.now();
         let checked: Vec<_> =
-            submissions.into_iter().map(|submission| check::new_job(submission, &self.inner.registry, now)).collect();
+            submissions.into_iter().map(|submission| check::new(submission, &self.inner.registry, now)).collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
             let part: Vec<_> = checked.by_ref().take(limits::INSERT_MAX).collect();
-            let jobs: Vec<_> = part.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
+            let jobs = part.iter().filter_map(|new| match new {
+                Ok(New::Job(new)) => Some((**new).clone()),
+                Ok(New::Policy(..)) | Err(_) => None,
+            });
+            let jobs: Vec<_> = jobs.collect();
             let inserted = if jobs.is_empty() { Ok(Vec::new()) } else { self.inner.store.insert(jobs, now).await };
             let mut inserted = match inserted {
                 Ok(inserted) => Ok(inserted.into_iter()),
@@ -117,11 +138,12 @@ impl Controller {
             for new in part {
                 answers.push(match (new, &mut inserted) {
                     (Err(error), _) => Err(error),
-                    (Ok(new), Ok(inserted)) => {
+                    (Ok(New::Policy(policy, warnings)), _) => self.put_policy(*policy, warnings, now).await,
+                    (Ok(New::Job(new)), Ok(inserted)) => {
                         let inserted = inserted.next();
                         self.submitted(new.job, inserted).await
                     }
-                    (Ok(_), Err(error)) => Err(SubmitError::Store(same(error))),
+                    (Ok(New::Job(_)), Err(error)) => Err(SubmitError::Store(same(error))),
                 });
             }
         }
@@ -134,23 +156,20 @@ impl Controller {
         inserted: Option<Inserted>,
     ) -> std::result::Result<Submitted, SubmitError> {
         match inserted {
-            Some(Inserted::Created) => Ok(Submitted { job, repeated: false }),
+            Some(Inserted::Created) => Ok(Submitted { job, repeated: false, policy: None, warnings: Vec::new() }),
             Some(Inserted::Duplicate(holder)) => Err(SubmitError::Duplicate { holder }),
             // The record of then may be pruned by now; what was submitted still answers for its id.
             Some(Inserted::Repeated(id)) => {
                 let found = self.inner.store.get(&id).await?;
-                Ok(Submitted { job: found.unwrap_or(job::Job { id, ..job }), repeated: true })
+                let job = found.unwrap_or(job::Job { id, ..job });
+                Ok(Submitted { job, repeated: true, policy: None, warnings: Vec::new() })
             }
             Some(Inserted::IdTaken) => Err(SubmitError::IdTaken),
+            Some(Inserted::LeaseLost) => Err(SubmitError::LeaseLost),
             None => Err(SubmitError::Store(jobservice_core::StoreError::Damaged {
                 what: "an insert was answered for fewer jobs than were given".to_owned(),
             })),
         }
-    }
-
-    /// The record of a job.
-    pub async fn get(&self, id: &JobId) -> Result<Option<job::Job>> {
-        self.inner.store.get(id).await
     }
 
     /// Waits until a job is final, at most for `timeout`, and answers with its record as it is then; none if there is no
@@ -162,7 +181,7 @@ impl Controller {
         tokio::pin!(timeout);
         loop {
             let changed = watch.changed();
-            let job = self.inner.store.get(id).await?;
+            let job = self.get(id).await?;
             if job.as_ref().is_none_or(|job| job.state.status.is_final()) {
                 return Ok(job);
             }
@@ -174,17 +193,18 @@ impl Controller {
         }
     }
 
-    /// Stops, cancels or retries a job. Safe to repeat.
+    /// Stops, cancels or retries a job or a policy. Safe to repeat.
     pub async fn control(&self, id: &JobId, command: Command) -> Result<Controlled> {
         let action = match command {
             Command::Stop => Action::Stop(self.inner.grace),
             Command::Cancel => Action::Cancel(self.inner.grace),
-            Command::Retry => Action::Retry { next_due: None },
+            Command::Retry => Action::Retry { next_due: self.next_due_of(id).await? },
         };
         self.inner.store.control(id, action, self.inner.clock.now()).await
     }
 
-    /// Removes a final job with all that belongs to it, its log too. Safe to repeat.
+    /// Removes a final job with all that belongs to it, its log too; or a policy that has ended, whose executions stay.
+    /// Safe to repeat.
     pub async fn delete(&self, id: &JobId) -> Result<Deleted> {
         let deleted = self.inner.store.delete(id, self.inner.clock.now()).await?;
         if deleted != Deleted::Gone {

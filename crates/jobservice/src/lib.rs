@@ -56,7 +56,7 @@ mod wait;
 pub use jobservice_core as core;
 
 pub use context::Context;
-pub use controller::{Command, Controller, FieldError, Submission, SubmitError, Submitted};
+pub use controller::{Command, Controller, FieldError, Found, Put, PutPolicy, Submission, SubmitError, Submitted};
 pub use env::PropertySource;
 pub use failure::Failure;
 pub use job::{BlockingJob, Job};
@@ -69,6 +69,8 @@ pub use units::Units;
 
 /// What most users need: `use jobservice::prelude::*;`
 pub mod prelude {
+    pub use jobservice_core::policy::{Misfire, Overlap};
+
     pub use crate::{
         BlockingJob, Context, Failure, Interrupt, Job, Next, Registry, Service, SubmitError, Submitted, Units,
     };

@@ -198,7 +198,8 @@ impl Reader<'_> {
     /// A page of the executions of a parent, with their count.
     pub(crate) fn executions(&self, query: &ExecutionsQuery) -> Result<Executions, Failure> {
         let ExecutionsQuery { upstream, live, offset, limit } = query;
-        let of = if *live { "INDEXED BY executions_live WHERE upstream = ?1 AND live = 1" } else { "WHERE upstream = ?1" };
+        let of =
+            if *live { "INDEXED BY executions_live WHERE upstream = ?1 AND live = 1" } else { "WHERE upstream = ?1" };
         let most = limits::EXECUTIONS_COUNTED_MAX;
         let count = format!("SELECT count(*) FROM (SELECT 1 FROM executions {of} LIMIT {most})");
         let total: i64 = self.conn.prepare_cached(&count)?.query_row([upstream.as_str()], |row| row.get(0))?;

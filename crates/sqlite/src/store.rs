@@ -11,9 +11,9 @@ use jobservice_core::lifecycle::Event;
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report, Result, Settled, Store, Swept,
-    Waiting,
+    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
+    Result, Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, StoreError, Time};
 use tokio::sync::{oneshot, watch};

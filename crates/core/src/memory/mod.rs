@@ -32,9 +32,9 @@ use crate::lifecycle::Event;
 use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report, Result, Settled, Store, Swept,
-    Waiting,
+    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
+    Result, Settled, Store, Swept, Waiting,
 };
 use crate::{JobId, Name, PoolId, Time};
 
