@@ -154,6 +154,14 @@ impl Schedule {
         &self.zone_name
     }
 
+    /// An instant as the clocks of its time zone show it: `2026-03-29T03:00:00+02:00`.
+    pub fn local(&self, at: Time) -> String {
+        match jiff::Timestamp::from_second(at.as_seconds()) {
+            Ok(at) => at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+            Err(_) => at.to_string(),
+        }
+    }
+
     /// What it means, as a sentence.
     pub fn describe(&self) -> String {
         match &self.rule {

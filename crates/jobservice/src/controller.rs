@@ -105,9 +105,9 @@ impl Controller {
         launched_by: Option<LeaseKey>,
     ) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let mut new = match check::new(submission, &self.inner.registry, now)? {
+        let mut new = match check::new(submission, &self.inner.registry, now, self.inner.clock.wall())? {
             New::Job(new) => *new,
-            New::Policy(policy, warnings) => return self.put_policy(*policy, warnings, now).await,
+            New::Policy(policy, warnings) => return self.put_policy(*policy, warnings).await,
         };
         new.launched_by = launched_by;
         let job = new.job.clone();
@@ -118,9 +118,9 @@ impl Controller {
     /// Submits many jobs in one step, each answered on its own, in order: what is wrong with one does not hold up the
     /// others. At most [`limits::INSERT_MAX`] of them go to the store at once; Periodic ones go one by one.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
-        let now = self.inner.clock.now();
+        let (now, wall) = (self.inner.clock.now(), self.inner.clock.wall());
         let checked: Vec<_> =
-            submissions.into_iter().map(|submission| check::new(submission, &self.inner.registry, now)).collect();
+            submissions.into_iter().map(|submission| check::new(submission, &self.inner.registry, now, wall)).collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
@@ -138,7 +138,7 @@ impl Controller {
             for new in part {
                 answers.push(match (new, &mut inserted) {
                     (Err(error), _) => Err(error),
-                    (Ok(New::Policy(policy, warnings)), _) => self.put_policy(*policy, warnings, now).await,
+                    (Ok(New::Policy(policy, warnings)), _) => self.put_policy(*policy, warnings).await,
                     (Ok(New::Job(new)), Ok(inserted)) => {
                         let inserted = inserted.next();
                         self.submitted(new.job, inserted).await

@@ -238,7 +238,7 @@ async fn overlap_queue_fires_when_the_execution_before_has_ended() {
     let (on_stage, mut script) = stage();
     let bench = Bench::start(|builder| builder.register::<Wait>().with(on_stage)).await;
     let id = bench.service.submit(Wait {}).cron("@every 10s").overlap(Overlap::Queue).await.unwrap().id().clone();
-    bench.clock.advance(Duration::from_secs(10));
+    bench.pass(Duration::from_secs(10)).await;
     assert_eq!(script.next().await, "began 1");
     bench.pass(Duration::from_secs(11)).await;
     assert_eq!(until_policy(&bench.store, &id, "due", |_| true).await.state.fired, 1);

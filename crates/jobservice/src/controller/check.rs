@@ -27,8 +27,8 @@ pub(super) enum New {
     Policy(Box<Policy>, Vec<String>),
 }
 
-/// Makes the record of a submission, or says all that is wrong with it.
-pub(super) fn new(submission: Submission, registry: &Registry, now: Time) -> Result<New, SubmitError> {
+/// Makes the record of a submission, or says all that is wrong with it. Policies follow the `wall` clock.
+pub(super) fn new(submission: Submission, registry: &Registry, now: Time, wall: Time) -> Result<New, SubmitError> {
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     bad.check_kind(&submission);
@@ -79,7 +79,7 @@ pub(super) fn new(submission: Submission, registry: &Registry, now: Time) -> Res
             tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
             retention: Retention::from_seconds(submission.retention_seconds),
         };
-        let policy = Policy::submitted(JobId::generate(), spec, schedule.next_after(now), now);
+        let policy = Policy::submitted(JobId::generate(), spec, schedule.next_after(wall), wall);
         return Ok(New::Policy(Box::new(policy), schedule.warnings()));
     }
     let spec = Spec {

@@ -103,9 +103,8 @@ impl Controller {
         &self,
         policy: Policy,
         warnings: Vec<String>,
-        now: Time,
     ) -> std::result::Result<Submitted, SubmitError> {
-        let (put, id) = match self.inner.store.put_policy(policy.clone(), now).await? {
+        let (put, id) = match self.inner.store.put_policy(policy.clone(), self.inner.clock.wall()).await? {
             PolicyPut::Created => (Put::Created, None),
             PolicyPut::Updated(id) => (Put::Updated, Some(id)),
             PolicyPut::Unchanged(id) => (Put::Unchanged, Some(id)),
@@ -124,7 +123,7 @@ impl Controller {
         let Some(policy) = self.policy(id).await? else { return Ok(None) };
         let schedule = Schedule::parse(&policy.spec.cron, &policy.spec.timezone);
         let schedule = schedule.map_err(|error| StoreError::Invalid(format!("the cron text of {id}: {error}")))?;
-        Ok(schedule.next_after(self.inner.clock.now()))
+        Ok(schedule.next_after(self.inner.clock.wall()))
     }
 }
 

@@ -44,12 +44,13 @@ impl Maintenance {
             // Register before looking: a policy put between the look and the wait would be late by up to a second.
             let put = self.store.notices().policies();
             let ended = self.store.notices().executions();
-            let now = self.clock.now();
-            match self.fire_due(&schedules, now).await {
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            match self.fire_due(&schedules, wall).await {
                 Ok((waits, next_at)) => {
                     trouble.over(Fire);
-                    let latest = now + self.times.fire;
-                    let look_at = next_at.map_or(latest, |next_at| next_at.min(latest)).max(now + PAUSE_MIN);
+                    // Ticks are of the wall clock, waiting is of the steady one.
+                    let pause = next_at.map_or(self.times.fire, |next_at| next_at.since(wall).min(self.times.fire));
+                    let look_at = now + pause.max(PAUSE_MIN);
                     tokio::select! {
                         () = wait::until(&self.clock, look_at) => {}
                         // Many puts in a row make one look, not one each.
@@ -62,7 +63,7 @@ impl Maintenance {
         }
     }
 
-    /// Fires all that is due. Answers whether a tick waits for an execution to end, and when the next is due.
+    /// Fires all that is due by the wall clock, which cron texts follow. Answers whether a tick waits for an execution to end, and when the next is due.
     async fn fire_due(&self, schedules: &Schedules, now: Time) -> Result<(bool, Option<Time>)> {
         schedules.refresh(now);
         let mut waits = false;
@@ -87,7 +88,7 @@ impl Maintenance {
 
     /// An error means that the store is ill, and others could not fire either.
     async fn fire_one(&self, schedules: &Schedules, policy: Policy) -> Result<Fate> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let (tick, executions) = match plan(schedules, &policy, now) {
             Ok(Some(planned)) => planned,
             Ok(None) => return Ok(Fate::Done),

@@ -4,6 +4,7 @@ mod args;
 mod connect;
 mod parameters;
 mod print;
+mod schedules;
 
 use std::io;
 use std::process::ExitCode;
@@ -99,6 +100,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Cancel(ids) => each(&ids.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
         Command::Retry(ids) => each(&ids.ids, "retry", |id| client.control(id, Action::Retry)).await,
         Command::Delete(ids) => each(&ids.ids, "delete", |id| client.delete(id)).await,
+        Command::Schedules(command) => schedules::run(client, command).await,
     }
 }
 
@@ -112,6 +114,14 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
         metadata.kind = Kind::Scheduled;
         metadata.schedule_delay = Some(whole_seconds(after));
     }
+    if let Some(cron) = args.cron {
+        metadata.kind = Kind::Periodic;
+        metadata.cron_spec = Some(cron);
+    }
+    metadata.timezone = args.timezone;
+    metadata.overlap = args.overlap;
+    metadata.misfire = args.misfire;
+    metadata.schedule_key = args.schedule_key;
     metadata.unique = args.unique;
     metadata.priority = args.priority;
     metadata.max_fails = args.max_fails;
@@ -122,6 +132,9 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     let submitted = client.submit(&submission).await?;
     for warning in &submitted.warnings {
         print::note(&format!("warning: {warning}"));
+    }
+    if let Some(outcome) = &submitted.outcome {
+        print::note(outcome);
     }
     let mut job = submitted.job;
     if let Some(wait) = args.wait {

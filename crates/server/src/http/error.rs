@@ -38,6 +38,8 @@ pub enum Reason {
     UnknownPath,
     /// There is no such job.
     UnknownJob,
+    /// There is no such schedule.
+    UnknownSchedule,
     /// The path does not know the method.
     MethodNotAllowed,
     /// The body did not arrive in time.
@@ -68,7 +70,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::InvalidRequest,
         Reason::InvalidId,
         Reason::UnknownName,
@@ -77,6 +79,7 @@ impl Reason {
         Reason::CrossSite,
         Reason::UnknownPath,
         Reason::UnknownJob,
+        Reason::UnknownSchedule,
         Reason::MethodNotAllowed,
         Reason::BodyTimeout,
         Reason::Duplicate,
@@ -103,6 +106,7 @@ impl Reason {
             Reason::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "request of another site"),
             Reason::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path", "not found"),
             Reason::UnknownJob => (StatusCode::NOT_FOUND, "unknown_job", "no such job"),
+            Reason::UnknownSchedule => (StatusCode::NOT_FOUND, "unknown_schedule", "no such schedule"),
             Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed"),
             Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout", "request timed out"),
             Reason::Duplicate => (StatusCode::CONFLICT, "duplicate", "a unique job exists"),

@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod error;
+mod executions;
 mod extract;
 mod health;
 mod jobs;
@@ -14,6 +15,7 @@ mod json;
 mod listen;
 mod log;
 mod routes;
+mod schedules;
 mod stats;
 mod submit;
 mod views;
