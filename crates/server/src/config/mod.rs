@@ -5,6 +5,7 @@
 
 mod loggers;
 mod options;
+mod schedules;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub(crate) use loggers::{Logger, LoggerKind};
 pub(crate) use options::did_you_mean;
+pub(crate) use schedules::Declared;
 
 use jobservice_core::limits;
 use options::{OPTIONS, SECRET_ENV, Use};
@@ -62,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
     pub(crate) has_noop: bool,
+    /// The periodic jobs that are declared.
+    pub(crate) schedules: Vec<Declared>,
     /// What was given and has no effect.
     pub(crate) warnings: Vec<String>,
 }
@@ -99,7 +103,7 @@ impl fmt::Display for Problem {
 /// All that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration is not valid:{}", lines(.0))]
-pub(crate) struct ConfigError(Vec<Problem>);
+pub(crate) struct ConfigError(pub(crate) Vec<Problem>);
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
@@ -118,6 +122,7 @@ struct Reading {
     given: BTreeMap<&'static str, Given>,
     loggers: Option<Vec<Logger>>,
     job_loggers: Option<Vec<Logger>>,
+    schedules: Vec<Declared>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -153,7 +158,14 @@ impl Reading {
     fn file(&mut self, path: &Path, text: &str) {
         let file = path.display().to_string();
         match yaml::parse(text) {
-            Ok(node) => self.node(&file, "", &node),
+            Ok(node) => {
+                self.node(&file, "", &node);
+                if !self.schedules.is_empty()
+                    && let Err(error) = schedules::add_parameters(&mut self.schedules, text)
+                {
+                    self.problem(file, "schedules", error, "correct it at that place");
+                }
+            }
             Err(error) => self.problem(file, "", format!("it is not valid YAML: {error}"), "correct it at that place"),
         }
     }
@@ -189,6 +201,7 @@ impl Reading {
             Use::Ignored => self.warnings.push(format!("{place}: {path} has no effect in this version")),
             Use::Served if path == "loggers" => self.loggers = Some(self.read_loggers(file, path, node)),
             Use::Served if path == "job_loggers" => self.job_loggers = Some(self.read_loggers(file, path, node)),
+            Use::Served if path == "schedules" => self.schedules = self.read_schedules(file, node),
             Use::Served => match &node.value {
                 Value::Scalar(text) => {
                     self.given.insert(option.path, Given { text: text.clone(), place });
@@ -314,6 +327,7 @@ impl Reading {
             shutdown_grace: shutdown_grace.unwrap_or(limits::SHUTDOWN_GRACE),
             has_demo: has_demo.unwrap_or(true),
             has_noop: has_noop.unwrap_or(true),
+            schedules: self.schedules,
             warnings: self.warnings,
         })
     }

@@ -57,6 +57,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     served("built_in_jobs.noop", "JOB_SERVICE_BUILT_IN_NOOP", ""),
     served("loggers", "", ""),
     served("job_loggers", "", ""),
+    served("schedules", "", ""),
     // With `protocol: http` and `backend: sqlite` these have no effect in the original either.
     ignored("https_config.cert", "JOB_SERVICE_HTTPS_CERT"),
     ignored("https_config.key", "JOB_SERVICE_HTTPS_KEY"),
@@ -69,7 +70,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     ignored("reaper.*", ""),
     // Whoever gives these relies on them.
     refused("hooks.*", ""),
-    refused("schedules.*", ""),
     refused("context.*", ""),
 ];
 

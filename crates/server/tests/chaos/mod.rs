@@ -49,11 +49,18 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    pub config: Option<PathBuf>,
 }
 
 impl Setup {
     pub fn real(data: &Path, workers: usize) -> Setup {
-        Setup { bin: env!("CARGO_BIN_EXE_jobservice").into(), data: data.into(), workers, env: Vec::new() }
+        Setup {
+            bin: env!("CARGO_BIN_EXE_jobservice").into(),
+            data: data.into(),
+            workers,
+            env: Vec::new(),
+            config: None,
+        }
     }
 
     /// A binary among the package's examples, built together with the tests.
@@ -65,6 +72,14 @@ impl Setup {
             bin.display()
         );
         Setup { bin, ..Setup::real(data, workers) }
+    }
+
+    /// With this configuration file.
+    pub fn config(mut self, text: &str) -> Setup {
+        let path = self.data.join("config.yml");
+        std::fs::write(&path, text).expect("the data directory can be written");
+        self.config = Some(path);
+        self
     }
 
     pub fn env(mut self, key: &str, value: impl Into<String>) -> Setup {
@@ -102,6 +117,7 @@ impl Service {
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
+            .args(setup.config.iter().flat_map(|path| [std::path::Path::new("--config"), path]))
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
