@@ -129,7 +129,7 @@ async fn sub_jobs_are_executions_of_their_caller_each_once_over_its_retries() {
 
 #[tokio::test]
 async fn launching_ones_own_name_is_refused_unless_it_is_allowed() {
-    let bench = Bench::start(|builder| builder.register::<Chain>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Chain>).await;
 
     let refused = bench.service.submit(Chain { left: 3, allowed: false }).await.unwrap();
     let refused = bench.until_final(refused.id()).await;

@@ -1,4 +1,11 @@
 //! Periodic jobs through a whole service: every tick once, whatever happens to the nodes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod common;
 
@@ -130,7 +137,9 @@ async fn a_tick_fires_once_on_any_number_of_nodes() {
     let clock = Arc::new(ManualClock::default());
     let mut nodes = Vec::new();
     for _ in 0..4 {
-        nodes.push(Bench::on(Arc::clone(&store), Arc::clone(&clock), |builder| builder.register::<Noop>()).await);
+        nodes.push(
+            Bench::on(Arc::clone(&store), Arc::clone(&clock), jobservice::ServiceBuilder::register::<Noop>).await,
+        );
     }
     let id = nodes[0].service.submit(Noop { n: 0 }).cron("* * * * * *").await.unwrap().id().clone();
 
@@ -149,7 +158,7 @@ async fn a_tick_fires_once_on_any_number_of_nodes() {
 
 #[tokio::test]
 async fn a_policy_looks_like_a_periodic_job_with_executions() {
-    let bench = Bench::start(|builder| builder.register::<Noop>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Noop>).await;
     let controller = bench.service.controller();
     let submitted = bench
         .service
@@ -199,7 +208,7 @@ async fn a_policy_looks_like_a_periodic_job_with_executions() {
 
 #[tokio::test]
 async fn the_same_schedule_key_updates_and_says_what_it_did() {
-    let bench = Bench::start(|builder| builder.register::<Noop>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Noop>).await;
     let put = |n, cron: &str| bench.service.submit(Noop { n }).cron(cron).schedule_key("nightly");
     let first = put(1, "0 0 3 * * *").await.unwrap();
     let same = put(1, "0 0 3 * * *").await.unwrap();
@@ -215,7 +224,7 @@ async fn the_same_schedule_key_updates_and_says_what_it_did() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_schedule_is_named() {
-    let bench = Bench::start(|builder| builder.register::<Noop>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Noop>).await;
     let submit = || bench.service.submit(Noop { n: 0 });
     let wrong = [
         (submit().cron("0 0 33 * * *"), "metadata.cron_spec"),
@@ -252,7 +261,7 @@ async fn overlap_queue_fires_when_the_execution_before_has_ended() {
 
 #[tokio::test]
 async fn a_policy_that_cannot_fire_says_why_and_holds_up_no_other() {
-    let bench = Bench::start(|builder| builder.register::<Noop>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Noop>).await;
     let submitted = bench.service.submit(Noop { n: 0 }).cron("@every 10s").await.unwrap();
     // As if the time zone had gone from the system's tables.
     let mut bad = submitted.policy.unwrap().policy;
@@ -275,7 +284,7 @@ async fn a_policy_that_cannot_fire_says_why_and_holds_up_no_other() {
 
 #[tokio::test]
 async fn a_paused_policy_runs_by_hand_and_goes_on_from_now() {
-    let bench = Bench::start(|builder| builder.register::<Noop>()).await;
+    let bench = Bench::start(jobservice::ServiceBuilder::register::<Noop>).await;
     let controller = bench.service.controller();
     let id = bench.service.submit(Noop { n: 0 }).cron("@every 10s").schedule_key("k").await.unwrap().id().clone();
     controller.pause(&id, true).await.unwrap();

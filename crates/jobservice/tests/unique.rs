@@ -1,5 +1,12 @@
 //! Unique jobs however they come about: at once, after a delay, by a schedule, by a retry. At most one holds its key, who
 //! is refused learns which, and the key is free when the holder is final (or has started, in that scope).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail as tests do"
+)]
 
 mod common;
 

@@ -143,28 +143,25 @@ impl Reader<'_> {
     pub(crate) fn policies(&mut self, query: &PolicyQuery) -> Result<Vec<Policy>, Failure> {
         let PolicyQuery { id, schedule_key, due_by, after, limit } = query;
         let after = after.as_ref().map_or("", JobId::as_str);
-        let (mut statement, by) = match due_by {
+        let columns = policy::COLUMNS;
+        let sql = if due_by.is_some() {
             // Sorted by hand: those that are due are few, and an order by id would make a walk of all the rest.
-            Some(by) => (
-                self.conn.prepare_cached(&format!(
-                    "SELECT {} FROM (SELECT * FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due <= ?4)
-                     WHERE (?1 IS NULL OR id = ?1) AND id > ?2 AND (?3 IS NULL OR schedule_key = ?3) ORDER BY id",
-                    policy::COLUMNS
-                ))?,
-                by.as_millis(),
-            ),
-            None => {
-                // One statement per question, so that each is answered by its index.
-                let of = match (id, schedule_key) {
-                    (Some(_), _) => "id = ?1 AND (?3 IS NULL OR schedule_key = ?3)",
-                    (None, Some(_)) => "schedule_key = ?3 AND ?1 IS NULL",
-                    (None, None) => "?1 IS NULL AND ?3 IS NULL",
-                };
-                let columns = policy::COLUMNS;
-                let sql = format!("SELECT {columns} FROM policies WHERE {of} AND id > ?2 AND ?4 = 0 ORDER BY id");
-                (self.conn.prepare_cached(&sql)?, 0)
-            }
+            format!(
+                "SELECT {columns} FROM
+                 (SELECT * FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due <= ?4)
+                 WHERE (?1 IS NULL OR id = ?1) AND id > ?2 AND (?3 IS NULL OR schedule_key = ?3) ORDER BY id"
+            )
+        } else {
+            // One statement per question, so that each is answered by its index.
+            let of = match (id, schedule_key) {
+                (Some(_), _) => "id = ?1 AND (?3 IS NULL OR schedule_key = ?3)",
+                (None, Some(_)) => "schedule_key = ?3 AND ?1 IS NULL",
+                (None, None) => "?1 IS NULL AND ?3 IS NULL",
+            };
+            format!("SELECT {columns} FROM policies WHERE {of} AND id > ?2 AND ?4 = 0 ORDER BY id")
         };
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let by = due_by.map_or(0, Time::as_millis);
         let id = id.as_ref().map(JobId::as_str);
         let mut rows = statement.query((id, after, schedule_key.as_deref(), by))?;
         let mut policies = Vec::new();
