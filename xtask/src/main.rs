@@ -24,7 +24,12 @@ fn main() -> Result<ExitCode> {
 /// The documents that come from the code: where each is, and what is to stand there.
 fn docs() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    vec![(root.join("docs/LIFECYCLE.md"), jobservice_core::lifecycle::table::render())]
+    let (default_file, configuration) = jobservice_server::configuration_documents();
+    vec![
+        (root.join("docs/LIFECYCLE.md"), jobservice_core::lifecycle::table::render()),
+        (root.join("docs/configuration.md"), configuration),
+        (root.join("crates/server/config.default.yml"), default_file),
+    ]
 }
 
 fn write_docs() -> Result<ExitCode> {

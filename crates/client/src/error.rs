@@ -27,6 +27,12 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// The service took longer than 30 s to begin its answer.
+    #[error("no answer from the service at {url} within 30 s")]
+    TooSlow {
+        /// The service's URL.
+        url: String,
+    },
     /// The service answered with an error; nothing was changed.
     #[error("{0}")]
     Refused(Box<Refused>),
@@ -45,7 +51,7 @@ impl Error {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Error::Refused(refused) => Some(&refused.reason),
-            Error::Unusable { .. } | Error::NoAnswer { .. } | Error::Unreadable { .. } => None,
+            Error::Unusable { .. } | Error::NoAnswer { .. } | Error::TooSlow { .. } | Error::Unreadable { .. } => None,
         }
     }
 }

@@ -20,6 +20,7 @@
 mod error;
 mod model;
 mod schedule;
+mod trust;
 
 use std::time::Duration;
 
@@ -31,14 +32,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Refused, Result};
-pub use model::{Action, Attempt, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting};
+pub use model::{
+    Action, Attempt, HookEvent, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting,
+};
 pub use schedule::{ExecutionsQuery, Preview, PreviewTime, Schedule, ScheduleAction, Schedules};
+pub use trust::Trust;
 
 /// How long a connection may take to come about: the service is near.
 const CONNECT_SECONDS_MAX: u64 = 5;
 
 /// How long an answer may take, apart from the time that the request asks the service to wait.
 const ANSWER_SECONDS_MAX: u64 = 30;
+
+/// How long one call waits for the end of a job: the service answers earlier.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The service's REST API.
 #[derive(Clone, Debug)]
@@ -54,6 +61,14 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`] if the URL or the secret cannot be sent.
     pub fn new(url: &str, secret: &str) -> Result<Client> {
+        Client::trusting(url, secret, &Trust::System)
+    }
+
+    /// The same, for a service under https whose certificate this machine does not trust by itself.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and if the certificates cannot be read.
+    pub fn trusting(url: &str, secret: &str, trust: &Trust) -> Result<Client> {
         let unusable = |problem: String| Error::Unusable { what: "the url", problem };
         let root = url.trim().trim_end_matches('/').trim_end_matches("/api/v1");
         let base = Url::parse(&format!("{root}/api/v1/")).map_err(|error| unusable(format!("{url:?}: {error}")))?;
@@ -63,13 +78,19 @@ impl Client {
         let mut authorization = HeaderValue::try_from(format!("Harbor-Secret {secret}"))
             .map_err(|_| Error::Unusable { what: "the secret", problem: "it holds control characters".to_owned() })?;
         authorization.set_sensitive(true);
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX))
-            .tcp_nodelay(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX))
+                .tcp_nodelay(true)
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        let http = match trust.config()? {
+            Some(config) => builder().tls_backend_preconfigured(config).build(),
+            // A system without certificate authorities can still talk to a service without TLS.
+            None => builder().build().or_else(|_| builder().tls_certs_only([]).build()),
+        };
+        let http = http.map_err(|source| Error::NoAnswer { url: base.to_string(), source })?;
         Ok(Client { http, base, authorization })
     }
 
@@ -127,6 +148,7 @@ impl Client {
         }
         let mut request = self.request(Method::GET, &["jobs", id]);
         if let Some(wait) = wait {
+            let wait = wait.min(WAIT_MAX);
             request.url_mut().query_pairs_mut().append_pair("wait", &format!("{}ms", wait.as_millis()));
             *request.timeout_mut() = Some(wait + Duration::from_secs(ANSWER_SECONDS_MAX));
         }
@@ -167,19 +189,32 @@ impl Client {
         self.send(self.request(Method::DELETE, &["jobs", id])).await.map(drop)
     }
 
+    /// The hook events of a job that wait or are kept, in order.
+    pub async fn hooks(&self, id: &str) -> Result<Vec<HookEvent>> {
+        self.json(self.request(Method::GET, &["jobs", id, "hooks"])).await
+    }
+
+    /// Sends a hook event again.
+    pub async fn resend_hook(&self, id: &str, seq: u32) -> Result<()> {
+        let seq = seq.to_string();
+        self.send(self.request(Method::POST, &["jobs", id, "hooks", &seq])).await.map(drop)
+    }
+
     /// The text of a job's log, in pieces as they come. With `follow` it ends when the job has.
     pub async fn log(&self, id: &str, query: LogQuery) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
         let mut request = self.request(Method::GET, &["jobs", id, "log"]);
         if query.follow {
             request.url_mut().query_pairs_mut().append_pair("follow", "true");
-            *request.timeout_mut() = None;
         }
+        // The reader takes its time, and a followed log ends with its job: only the head must come in time.
+        *request.timeout_mut() = None;
         for (key, value) in [("tail", query.tail), ("offset", query.offset)] {
             if let Some(value) = value {
                 request.url_mut().query_pairs_mut().append_pair(key, &value.to_string());
             }
         }
-        let answer = self.send(request).await?;
+        let head = tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), self.send(request));
+        let answer = head.await.map_err(|_| Error::TooSlow { url: self.base.to_string() })??;
         let url = self.base.to_string();
         Ok(answer.bytes_stream().map(move |piece| piece.map_err(|source| Error::NoAnswer { url: url.clone(), source })))
     }

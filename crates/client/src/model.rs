@@ -151,11 +151,52 @@ pub struct Waiting {
     pub position: Option<u64>,
 }
 
+/// A hook event of a job, and what became of it. Times are seconds since the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookEvent {
+    /// Its number within the job, from 1.
+    pub seq: u32,
+    /// The status that it tells.
+    pub status: Status,
+    /// The attempt at that time.
+    pub attempt: u32,
+    /// When it happened.
+    pub at: i64,
+    /// The message, if it is a check-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_in: Option<String>,
+    /// Why the job failed, if it tells that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// waiting, delivered, given_up, or gone: the receiver wants no more of this job.
+    pub delivery: String,
+    /// While it waits: when its turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<i64>,
+    /// When the receiver took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<i64>,
+    /// When it was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up_at: Option<i64>,
+    /// How often it was sent.
+    pub tries: u32,
+    /// Why the last try that failed did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// When somebody asked for it to be sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resent_at: Option<i64>,
+}
+
 /// A job to submit.
 #[derive(Clone, Debug, Serialize)]
 pub struct Submission {
     /// Which code runs it.
     pub name: String,
+    /// Where its status changes are reported to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_hook: Option<String>,
     /// Its input; none sends none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Box<RawValue>>,
@@ -231,7 +272,13 @@ impl Submission {
             tags: Vec::new(),
             idempotency_key: None,
         };
-        Submission { name: name.into(), parameters: None, metadata }
+        Submission { name: name.into(), status_hook: None, parameters: None, metadata }
+    }
+
+    /// With its status changes reported to this URL.
+    pub fn status_hook(mut self, url: impl Into<String>) -> Submission {
+        self.status_hook = Some(url.into());
+        self
     }
 
     /// With these parameters, given as JSON text, which is kept byte for byte.

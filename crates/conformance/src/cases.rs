@@ -86,6 +86,8 @@ groups! { $
     executions,
     /// Hook events.
     outbox,
+    /// What became of them.
+    deliveries,
     /// People look at many.
     list,
     /// Names, their options, and why their jobs wait.

@@ -12,8 +12,8 @@ use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
     Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
-    Result, Settled, Store, StoreError, Swept, Waiting,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
+    Report, Resent, Result, Settled, Store, StoreError, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 use parking_lot::Mutex;
@@ -201,6 +201,14 @@ impl Store for Faulty {
 
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
         self.through("settle_event", self.inner.settle_event(id, seq, settled, now)).await
+    }
+
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        self.through("resend_event", self.inner.resend_event(id, seq, now)).await
+    }
+
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        self.through("events", self.inner.events(id)).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {

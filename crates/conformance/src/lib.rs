@@ -17,6 +17,8 @@
 //!
 //! Stores with files add [`crash`]: a child process is aborted at its n-th write, and what it was promised is looked for.
 //!
+//! [`receiver`] is what the tests of hooks send to.
+//!
 //! Each case ends with an audit of the store, which nobody has to remember. No case sleeps: time is a [`ManualClock`],
 //! ids and random numbers are counters or come from a seed that is printed when something fails.
 //!
@@ -41,6 +43,7 @@ pub mod crash;
 pub mod dump;
 pub mod faulty;
 pub mod model;
+pub mod receiver;
 pub mod rng;
 pub mod worker;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::job::{Ended, Job, Lease, SignalState, Spec, State};
 use crate::lifecycle::HookEvent;
+use crate::outbox::OutboxEntry;
 use crate::policy::{Policy, PolicySpec, PolicyState};
 use crate::store::{NameOptions, Node};
 use crate::{JobId, Name, Time};
@@ -28,7 +29,7 @@ pub struct Contents {
     pub unique: Vec<([u8; 32], JobId)>,
     /// The submissions that are remembered by their idempotency key.
     pub idempotency: Vec<IdempotencyEntry>,
-    /// The undelivered hook events.
+    /// The hook events, those that wait and those that are kept.
     pub outbox: Vec<OutboxEntry>,
     /// The nodes known.
     pub nodes: Vec<Node>,
@@ -46,25 +47,6 @@ pub struct IdempotencyEntry {
     pub id: JobId,
     /// From then on it counts no more: [`crate::limits::IDEMPOTENCY_KEPT`] after the submission.
     pub expires_at: Time,
-}
-
-/// An undelivered hook event.
-///
-/// The events of a job are taken as a whole when the turn of the first of them has come, and each keeps the time for
-/// itself: an event that joins while others are on their way does not wait for the end of their hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboxEntry {
-    /// The job.
-    pub id: JobId,
-    /// The event.
-    pub event: HookEvent,
-    /// When its turn comes, if it is the first of its job: when it happened; the end of the hold of who took it; or the
-    /// time of the next try.
-    pub next_at: Time,
-    /// How many deliveries of it failed ([`crate::store::Settled::Retry`]).
-    pub tries: u32,
-    /// Why the last one did.
-    pub error: Option<Arc<str>>,
 }
 
 /// The text.
@@ -355,7 +337,7 @@ impl Text {
     }
 
     fn event(&mut self, entry: &OutboxEntry) {
-        let OutboxEntry { id, event, next_at, tries, error: failure } = entry;
+        let OutboxEntry { id, event, delivery, next_at, tries, error: failure, resent_at } = entry;
         let HookEvent { seq, status, attempt, at, check_in, error } = event;
         self.line("event", id);
         self.field("seq", seq);
@@ -364,9 +346,11 @@ impl Text {
         self.field("at", at);
         self.quoted("check_in", check_in.as_ref());
         self.quoted("error", error.as_ref());
+        self.field("delivery", delivery.as_str());
         self.field("next_at", next_at);
         self.field("tries", tries);
         self.quoted("failure", failure.as_ref());
+        self.some("resent_at", resent_at.as_ref());
     }
 }
 

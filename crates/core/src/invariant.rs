@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::job::{Job, Kind, Signal, State, Status};
 use crate::lifecycle::HookEvent;
+use crate::outbox::OutboxEntry;
 use crate::policy::Policy;
 use crate::unique::Scope;
 use crate::{JobId, limits};
@@ -249,6 +250,29 @@ pub fn events_follow_job(job: &Job, events: &[&HookEvent]) -> Verdict {
         })?;
     }
     Ok(())
+}
+
+/// Looks through all events of a job that wait or are kept, in their order.
+pub fn check_events(job: &Job, entries: &[&OutboxEntry]) -> Vec<String> {
+    // One that is sent again has left its place.
+    let waiting = entries.iter().filter(|entry| entry.is_waiting() && entry.resent_at.is_none());
+    let waiting: Vec<&HookEvent> = waiting.map(|entry| &entry.event).collect();
+    [events_follow_job(job, &waiting), kept_events_are_of_the_past(job, entries)]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect()
+}
+
+/// What is kept of a job's events is in order, bounded, and of this job.
+fn kept_events_are_of_the_past(job: &Job, entries: &[&OutboxEntry]) -> Verdict {
+    let id = &job.id;
+    let kept = entries.iter().filter(|entry| !entry.is_waiting()).count();
+    expect(kept <= limits::HOOK_EVENTS_KEPT, || format!("{kept} settled hook events of job {id} are kept"))?;
+    let ordered = entries.is_sorted_by(|a, b| a.event.seq < b.event.seq);
+    let last = entries.last().map_or(0, |entry| entry.event.seq);
+    expect(ordered && last <= job.state.event_seq, || {
+        format!("the hook events of job {id}, which had {}, are not in order up to {last}", job.state.event_seq)
+    })
 }
 
 #[cfg(test)]

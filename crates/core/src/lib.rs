@@ -7,7 +7,7 @@
 //!
 //! Where to look:
 //! * [`job`]: the record. [`lifecycle`]: the rule book. [`store`]: the verbs, and what a crash means at each.
-//! * [`policy`] and [`cron`]: periodic jobs. [`retry`], [`unique`], [`share`]: the small rules.
+//! * [`policy`] and [`cron`]: periodic jobs. [`outbox`]: hook events. [`retry`], [`unique`], [`share`]: the small rules.
 //! * [`memory`]: the readable reference store and the model of the tests. [`invariant`]: what must always hold.
 //! * [`limits`]: every bound, with its reason.
 #![deny(missing_docs)]
@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod memory;
 pub mod notices;
+pub mod outbox;
 pub mod policy;
 pub mod retry;
 pub mod share;

@@ -33,6 +33,12 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// How long running jobs have to end at shutdown. Below the 30 s after which container runtimes kill.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
 
+/// The longest grace that can be configured: who waits an hour for a job to obey has forgotten what for.
+pub const GRACE_SECONDS_MAX: u64 = 3600;
+
+/// Jobs at once in one process, at most: each may be a thread, and their leases are extended in one call.
+pub const WORKERS_MAX: u32 = 10_000;
+
 /// Priorities go from 0 (default) to this, higher first.
 pub const PRIORITY_MAX: u8 = 9;
 
@@ -74,6 +80,22 @@ pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long the service tries to deliver a hook event.
 pub const HOOK_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
+/// Settled hook events kept of a job, to be looked at and sent again. A job that fails and is retried as often as it may
+/// by default has fewer.
+pub const HOOK_EVENTS_KEPT: usize = 20;
+
+/// How long one delivery of a hook event may take, from the look-up of the name to the end of the answer.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest that this can be set to: receivers that need longer should answer first and work then.
+pub const HOOK_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// How long who takes the events of a job keeps others off them, and so how long they wait after a crash of who took
+/// them: as long as two deliveries and a while of waiting for a free place.
+pub const fn hook_hold(timeout: Duration) -> Duration {
+    Duration::from_secs(2 * timeout.as_secs() + 10)
+}
+
 /// How long after its end a run may still send lines for the job's log: the last lines are often on their way then.
 pub const LATE_LOG: Duration = Duration::from_secs(60);
 
@@ -82,6 +104,29 @@ pub const LOG_BYTES_MAX: usize = 10 * 1024 * 1024;
 
 /// Bytes of one log line; longer ones are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Backends of one log, at most: each gets every line.
+pub const LOG_BACKENDS_MAX: usize = 16;
+
+/// The most days that a log can be told to stay: ten years.
+pub const LOG_DAYS_MAX: u64 = 3660;
+
+/// Bytes of one file of the service's own log: from what holds more than a page of lines to what an editor still opens.
+pub const SERVICE_LOG_BYTES: (u64, u64) = (64 * 1024, 1024 * 1024 * 1024);
+/// Bytes of one file of the service's own log unless the configuration says otherwise.
+pub const SERVICE_LOG_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// Old files of the service's own log that are kept: each rotation renames all of them.
+pub const SERVICE_LOG_FILES: (u64, u64) = (0, 1000);
+/// Old files kept unless the configuration says otherwise: with those of the default size half a gigabyte.
+pub const SERVICE_LOG_FILES_DEFAULT: u32 = 8;
+
+/// How long properties fetched from `core_server` are used before they are fetched again: the delay after which a change
+/// there reaches jobs.
+pub const PROPERTIES_KEPT: Duration = Duration::from_secs(60);
+
+/// Bytes of one answer with properties; a system's configuration has some kilobytes.
+pub const PROPERTIES_BYTES_MAX: usize = 1024 * 1024;
 
 /// How far into the future a job may be delayed: about ten years.
 pub const DELAY_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

@@ -16,10 +16,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::job::{Job, LeaseKey, Retention, Signal, Status};
-use crate::lifecycle::{HookEvent, Outcome};
+use crate::lifecycle::Outcome;
 use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::{JobId, Name, PoolId, Time};
+
+pub use crate::outbox::{Delivery, JobEvents, OutboxEntry, Resent, Settled};
 
 /// What every method answers with.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -134,7 +136,8 @@ pub trait Store: Send + Sync + 'static {
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept>;
 
     /// Removes up to `limit` final jobs past their expiry, hook events past their deadline, idempotency keys past
-    /// theirs, and nodes long dead. A job with undelivered events stays until their deadline. `limit` is for each of
+    /// theirs, and nodes long dead. A job with waiting events stays until
+    /// their deadline; those past it are kept as given up. `limit` is for each of
     /// these kinds, [`Swept::moved`] for all together.
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept>;
 
@@ -165,19 +168,27 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- the outbox ----
 
-    /// Takes the undelivered events of up to `limit` jobs whose turn it is, oldest first, and keeps other takers off
-    /// them until `until`. A job's events are taken as a whole, so their order holds: its turn is that of its first
-    /// event ([`crate::dump::OutboxEntry::next_at`]). A crash after this delays those events to `until` and loses
-    /// nothing.
+    /// Takes the waiting events of up to `limit` jobs whose turn it is, oldest first, and keeps other takers off them
+    /// until `until`. A job's events are taken as a whole, so their order holds: its turn is that of its first waiting
+    /// event ([`OutboxEntry::next_at`]). A crash after this delays those events to `until` and loses nothing.
     ///
     /// A check-in event takes the place of an earlier one whose turn is not in the future, that is one which nobody
     /// holds and which does not wait for another try.
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>>;
 
-    /// Records what became of the delivery of a job's events up to and including `seq`: they go, or the rest of the job's
-    /// events wait until the given time. Events that joined while others were held have their turn as soon as those are
-    /// gone. A crash before this sends the event again: delivery is at least once.
+    /// Records what became of the delivery of a job's events up to and including `seq`: they are settled and kept for a
+    /// while ([`crate::outbox`]), or all that wait of the job's events wait until the given time. Events that joined while
+    /// others were held have their turn as soon as those are settled. A crash before this sends the event again: delivery
+    /// is at least once. Safe to repeat: what is settled already stays as it is.
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()>;
+
+    /// Makes an event's turn now, whatever became of it, as if it had never been tried; its deadline counts from now. It
+    /// is sent before later events of its job that still wait. One that waits already only has its turn now; if it is on
+    /// its way at that moment, it may arrive twice. Safe to repeat.
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent>;
+
+    /// The events of a job that wait or are kept, in order; none if it has none, or does not exist.
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>>;
 
     // ---- people look ----
 
@@ -538,31 +549,6 @@ pub enum Fired {
     Waiting,
     /// Somebody else fired it, or the policy changed, ended, is paused or gone.
     Stale,
-}
-
-/// The undelivered events of one job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JobEvents {
-    /// The job as it is now: the body of the message is composed from it.
-    pub job: Job,
-    /// Its undelivered events, in order.
-    pub events: Vec<HookEvent>,
-    /// How often the first of them was tried.
-    pub tries: u32,
-}
-
-/// What became of a delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It was delivered, or given up: the events are removed.
-    Done,
-    /// It failed; the job's events wait until then.
-    Retry {
-        /// When to try again.
-        at: Time,
-        /// Why it failed.
-        error: Arc<str>,
-    },
 }
 
 /// A node: one worker pool in one process.

@@ -118,6 +118,9 @@ pub struct SystemClock {
 /// Below this, a wall clock ahead of ours is drift or NTP slewing and is not followed.
 const JUMP_MS: i64 = 1000;
 
+/// How long after a jump another one counts as a part of it: longer than anybody pauses for one.
+const JUMP_RECENT_MS: i64 = 60_000;
+
 impl SystemClock {
     /// A clock that shows the machine's wall time now.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
@@ -140,17 +143,23 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Time {
+        // The wall clock first: a thread that is held up between the two readings must not see a jump.
+        let wall = wall_ms();
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         let forward = self.forward_ms.load(Ordering::Relaxed);
         let steady = self.started_wall_ms.saturating_add(elapsed).saturating_add(forward);
-        let ahead = wall_ms().saturating_sub(steady);
+        let ahead = wall.saturating_sub(steady);
         if ahead <= JUMP_MS {
             return Time(steady);
         }
         // Of two threads that see the same jump only one adds it.
         let added = forward.saturating_add(ahead);
         if self.forward_ms.compare_exchange(forward, added, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.jump_ms.store(ahead, Ordering::Relaxed);
+            // A correction soon after a large jump must not hide it.
+            let last_at = self.jumped_at_ms.load(Ordering::Acquire);
+            let is_recent = steady.saturating_sub(last_at) < JUMP_RECENT_MS;
+            let last = if is_recent { self.jump_ms.load(Ordering::Relaxed) } else { 0 };
+            self.jump_ms.store(last.max(ahead), Ordering::Relaxed);
             self.jumped_at_ms.store(steady.saturating_add(ahead), Ordering::Release);
         }
         Time(steady.saturating_add(ahead))

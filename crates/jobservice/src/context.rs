@@ -74,7 +74,8 @@ impl Context {
         self.run.env().state.get()
     }
 
-    /// A property of the system: from the service's own properties, else from the environment.
+    /// A property of the system: from the service's own properties, then its sources, the environment, and what the
+    /// service falls back to (the server: the file's `context`, the environment, what `core_server` says).
     pub fn get(&self, property: &str) -> Option<String> {
         self.run.env().properties.get(property)
     }

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use jobservice_core::job::{self, LeaseKey, Status};
 use jobservice_core::store::{
-    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, Page, Query, Result, Waiting,
+    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, OutboxEntry, Page, Query,
+    Resent, Result, Waiting,
 };
-use jobservice_core::{Clock, JobId, Name, Store, limits};
+use jobservice_core::{Clock, JobId, Name, Store, Time, limits};
 
+use crate::hooks::AddressPolicy;
 use crate::logger::JobLogs;
 use crate::{Registry, wait};
 
@@ -67,6 +69,8 @@ struct Inner {
     logs: JobLogs,
     registry: Arc<Registry>,
     grace: Duration,
+    /// Where hooks may go; none if they are off.
+    hooks: Option<Arc<AddressPolicy>>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -84,7 +88,17 @@ impl Controller {
         registry: Arc<Registry>,
         grace: Duration,
     ) -> Controller {
-        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace }) }
+        let hooks = Some(Arc::default());
+        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace, hooks }) }
+    }
+
+    /// The same with other rules of where hooks may go; with none, jobs that have one are refused.
+    pub fn with_hooks(self, hooks: Option<Arc<AddressPolicy>>) -> Controller {
+        let Inner { store, clock, logs, registry, grace, .. } = &*self.inner;
+        let (store, clock, logs) = (Arc::clone(store), Arc::clone(clock), logs.clone());
+        Controller {
+            inner: Arc::new(Inner { store, clock, logs, registry: Arc::clone(registry), grace: *grace, hooks }),
+        }
     }
 
     /// Submits a job. Once it is answered the job is durable.
@@ -105,7 +119,7 @@ impl Controller {
         launched_by: Option<LeaseKey>,
     ) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let mut new = match check::new(submission, &self.inner.registry, now, self.inner.clock.wall())? {
+        let mut new = match self.check(submission, now)? {
             New::Job(new) => *new,
             New::Policy(policy, warnings) => return self.put_policy(*policy, warnings).await,
         };
@@ -115,12 +129,16 @@ impl Controller {
         self.submitted(job, inserted).await
     }
 
+    fn check(&self, submission: Submission, now: Time) -> std::result::Result<New, SubmitError> {
+        let Inner { registry, hooks, clock, .. } = &*self.inner;
+        check::new(submission, registry, hooks.as_deref(), now, clock.wall())
+    }
+
     /// Submits many jobs in one step, each answered on its own, in order: what is wrong with one does not hold up the
     /// others. At most [`limits::INSERT_MAX`] of them go to the store at once; Periodic ones go one by one.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
-        let (now, wall) = (self.inner.clock.now(), self.inner.clock.wall());
-        let checked: Vec<_> =
-            submissions.into_iter().map(|submission| check::new(submission, &self.inner.registry, now, wall)).collect();
+        let now = self.inner.clock.now();
+        let checked: Vec<_> = submissions.into_iter().map(|submission| self.check(submission, now)).collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
@@ -245,6 +263,16 @@ impl Controller {
     /// Why a job waits; none if it does not wait or does not exist.
     pub async fn explain(&self, id: &JobId) -> Result<Option<Waiting>> {
         self.inner.store.explain(id, self.inner.clock.now()).await
+    }
+
+    /// The hook events of a job that wait or are kept, in order.
+    pub async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        self.inner.store.events(id).await
+    }
+
+    /// Sends a hook event again. Safe to repeat.
+    pub async fn resend_event(&self, id: &JobId, seq: u32) -> Result<Resent> {
+        self.inner.store.resend_event(id, seq, self.inner.clock.now()).await
     }
 
     /// The job logs.

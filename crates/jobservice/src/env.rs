@@ -43,7 +43,7 @@ impl States {
     }
 }
 
-/// Where [`crate::Context::get`] looks besides the service's own map and the environment.
+/// Where [`crate::Context::get`] looks for properties besides the service's own map and the environment.
 pub trait PropertySource: Send + Sync + 'static {
     /// The value of a property, if this source knows it. Called from jobs; must not wait for long.
     fn get(&self, property: &str) -> Option<String>;
@@ -52,7 +52,10 @@ pub trait PropertySource: Send + Sync + 'static {
 #[derive(Default)]
 pub(crate) struct Properties {
     pub(crate) own: HashMap<String, String>,
+    /// Asked before the environment.
     pub(crate) sources: Vec<Arc<dyn PropertySource>>,
+    /// Asked after it.
+    pub(crate) fallbacks: Vec<Arc<dyn PropertySource>>,
 }
 
 impl Properties {
@@ -61,11 +64,38 @@ impl Properties {
             return Some(value.clone());
         }
         let known = self.sources.iter().find_map(|source| source.get(property));
-        known.or_else(|| std::env::var(property).ok())
+        let known = known.or_else(|| std::env::var(property).ok());
+        known.or_else(|| self.fallbacks.iter().find_map(|source| source.get(property)))
     }
 }
 
 /// A random number for jitter. Without a source of randomness there is no jitter, and that is all.
 pub(crate) fn random_u32() -> u32 {
     getrandom::u32().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Says(&'static str, &'static [&'static str]);
+
+    impl PropertySource for Says {
+        fn get(&self, property: &str) -> Option<String> {
+            self.1.contains(&property).then(|| self.0.to_owned())
+        }
+    }
+
+    #[test]
+    fn own_properties_come_first_then_sources_the_environment_and_fallbacks() {
+        let properties = Properties {
+            own: [("a".to_owned(), "own".to_owned())].into(),
+            sources: vec![Arc::new(Says("source", &["a", "b"]))],
+            fallbacks: vec![Arc::new(Says("fallback", &["a", "b", "c", "PATH"]))],
+        };
+        let get = |property| properties.get(property);
+        assert_eq!((get("a").as_deref(), get("b").as_deref()), (Some("own"), Some("source")));
+        assert_eq!((get("c").as_deref(), get("d")), (Some("fallback"), None));
+        assert_eq!(get("PATH"), std::env::var("PATH").ok());
+    }
 }

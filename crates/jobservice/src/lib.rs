@@ -33,7 +33,7 @@
 //! * [`Job`], [`BlockingJob`], [`Context`], [`Failure`]: what a job is made of.
 //! * [`Service`], [`ServiceBuilder`], [`Submit`]: a service in this process.
 //! * [`Controller`]: submit by name, control, read; what the REST server stands on.
-//! * [`logger`]: the logs of jobs. [`core`]: records, statuses, the store trait.
+//! * [`hooks`]: status changes told to a URL. [`logger`]: the logs of jobs. [`core`]: records, statuses, the store trait.
 //! * [`testing`]: run one job on a store in memory and a clock that stands still.
 #![deny(missing_docs)]
 
@@ -41,6 +41,7 @@ mod context;
 mod controller;
 mod env;
 mod failure;
+pub mod hooks;
 mod job;
 pub mod logger;
 mod maintenance;
@@ -52,6 +53,7 @@ mod service;
 pub mod testing;
 mod units;
 mod wait;
+mod watchdog;
 
 pub use jobservice_core as core;
 

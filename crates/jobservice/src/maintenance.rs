@@ -18,12 +18,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::env::random_u32;
 use crate::logger::JobLogs;
 use crate::wait;
+use crate::watchdog::{Fatal, Watchdog};
 
 /// Records that one call moves at the most: a call is one transaction, and others wait for it.
 const BATCH: usize = 1000;
 
 /// Shortest pause between two looks that found nothing more to do.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
+
+/// The same for prune. Nobody waits for what is pruned, and what expires one by one is better taken together.
+const PRUNE_PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// How often each sweep looks although nothing told it to.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +68,16 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     /// Starts the sweeps on a thread of their own, and the beat if there is a pool.
-    pub(crate) fn start(maintenance: Maintenance, node: Option<Node>) -> io::Result<Upkeep> {
+    pub(crate) fn start(maintenance: Maintenance, node: Option<Node>, fatal: Fatal) -> io::Result<Upkeep> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = CancellationToken::new();
         let (ended_sender, ended) = watch::channel(());
         let stopped = stop.clone();
+        let watchdog = Watchdog::new(fatal, "the upkeep");
         std::thread::Builder::new().name("jobs-upkeep".to_owned()).spawn(move || {
             let _ended = ended_sender;
             runtime.block_on(stopped.run_until_cancelled(maintenance.run(node)));
+            watchdog.done();
         })?;
         Ok(Upkeep { stop: stop.drop_guard(), ended })
     }
@@ -150,12 +156,12 @@ impl Maintenance {
     /// A job that is submitted from now on for a time before this is promoted late, by less than a second; delays come in
     /// whole seconds.
     fn next_look(&self, sweep: Sweep, next_at: Option<Time>, now: Time) -> Time {
-        let every = match sweep {
-            Sweep::Promote => self.times.promote,
-            Sweep::Reap => self.times.reap,
-            Sweep::Prune => self.times.prune,
+        let (every, pause_min) = match sweep {
+            Sweep::Promote => (self.times.promote, PAUSE_MIN),
+            Sweep::Reap => (self.times.reap, PAUSE_MIN),
+            Sweep::Prune => (self.times.prune, PRUNE_PAUSE_MIN),
         };
-        next_at.map_or(now + every, |next_at| next_at.min(now + every)).max(now + PAUSE_MIN)
+        next_at.map_or(now + every, |next_at| next_at.min(now + every)).max(now + pause_min)
     }
 
     async fn beat(&self, node: Node) {

@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Registry;
 use crate::env::Env;
+use crate::watchdog::{Fatal, Watchdog};
 
-use fetcher::Fetcher;
+use fetcher::{Fetcher, StuckMax};
 use keeper::Keeper;
 use table::Table;
 
@@ -51,7 +52,7 @@ pub(crate) struct Settings {
     /// Jobs that are claimed beyond the free slots, so that a slot that becomes free has its next job at hand.
     pub(crate) prefetch: usize,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+    pub(crate) fatal: Fatal,
 }
 
 /// Numbers of a pool.
@@ -70,6 +71,8 @@ pub struct PoolStats {
     pub leased: usize,
     /// Threads held by code that was given up and neither yields nor ends. Half the slots or more: the pool is not well.
     pub stuck: usize,
+    /// Whether these have used up the threads in reserve, so that no more jobs are claimed.
+    pub held_up: bool,
     /// Jobs claimed since the start.
     pub claimed: u64,
     /// Ends reported since the start.
@@ -81,7 +84,7 @@ pub struct PoolStats {
 impl PoolStats {
     /// Whether enough of its threads are free to be of use.
     pub fn is_healthy(&self) -> bool {
-        self.stuck * 2 < self.slots.max(1)
+        !self.held_up && self.stuck * 2 < self.slots.max(1)
     }
 }
 
@@ -149,8 +152,10 @@ impl Pool {
         let keeper_stop = CancellationToken::new();
         let stop = keeper_stop.clone();
         let (keeper_gone, keeper_ended) = oneshot::channel::<()>();
+        let watchdog = Watchdog::new(fatal.clone(), "the keeper of the leases");
         std::thread::Builder::new().name("jobs-keeper".to_owned()).spawn(move || {
             keeper_runtime.block_on(stop.run_until_cancelled(keeper.run(signals)));
+            watchdog.done();
             drop(keeper_gone);
         })?;
 
@@ -163,17 +168,19 @@ impl Pool {
             counters: Arc::clone(&counters),
             phase: phases,
             lost_claim,
-            fatal,
+            fatal: fatal.clone(),
             held_max: slots + prefetch,
             // The reserve makes up for as many stuck threads as there are slots; after those there are fewer than slots.
-            stuck_max: threads + 1,
+            stuck_max: StuckMax { in_async: threads + 1, blocking: slots + BLOCKING_THREADS },
         };
+        let watchdog = Watchdog::new(fatal, "the fetcher of jobs");
         let ends = Ends { jobs: Some(jobs), keeper_stop, _ended: ended_sender };
         std::thread::Builder::new().name("jobs-fetcher".to_owned()).spawn(move || {
             // Dropped at the end of the thread, however that comes.
             let ends = ends;
             fetcher_runtime.block_on(async {
                 fetcher.run().await;
+                watchdog.done();
                 ends.keeper_stop.cancel();
                 // An error is how the keeper says that it is gone.
                 drop(keeper_ended.await);
@@ -208,6 +215,7 @@ impl Pool {
             waiting,
             leased: self.table.len(),
             stuck: self.env.board.stuck(),
+            held_up: self.env.board.is_held_up(),
             claimed: self.counters.claimed.load(Ordering::Relaxed),
             finished: self.counters.finished.load(Ordering::Relaxed),
             lost: self.counters.lost.load(Ordering::Relaxed),

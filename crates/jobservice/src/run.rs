@@ -283,7 +283,7 @@ impl Run {
         if how & GIVEN_UP != 0 && started {
             let before = self.progress.fetch_or(GIVEN_UP, Ordering::AcqRel);
             if before & CODE_OVER == 0 {
-                self.env.board.stuck_more();
+                self.env.board.stuck_more(self.entry.info.blocking);
             }
         }
         self.env.board.free(started);
@@ -294,7 +294,7 @@ impl Run {
     fn code_over(&self) {
         let before = self.progress.fetch_or(CODE_OVER, Ordering::AcqRel);
         if before & GIVEN_UP != 0 && before & CODE_OVER == 0 {
-            self.env.board.stuck_less();
+            self.env.board.stuck_less(self.entry.info.blocking);
         }
     }
 

@@ -11,6 +11,7 @@ use jobservice_sqlite::SqliteStore;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 
+use crate::hooks::Hooks;
 use crate::logger::JobLogs;
 use crate::maintenance::Upkeep;
 use crate::pool::{Pool, PoolStats};
@@ -43,6 +44,7 @@ pub struct Service {
     controller: Controller,
     pool: Option<Pool>,
     upkeep: Upkeep,
+    hooks: Option<Hooks>,
     logs: JobLogs,
     sqlite: Option<Arc<SqliteStore>>,
     shutdown_grace: Duration,
@@ -110,6 +112,10 @@ impl Service {
         }
         if let Some(pool) = &self.pool {
             pool.shutdown(self.shutdown_grace).await;
+        }
+        // After the pool: the ends of its jobs are told as well, as far as that takes no time.
+        if let Some(hooks) = &self.hooks {
+            hooks.stop().await;
         }
         self.upkeep.stop().await;
         self.logs.shutdown().await;

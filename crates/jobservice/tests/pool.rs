@@ -167,6 +167,26 @@ impl Job for Zombie {
     }
 }
 
+/// As [`Zombie`], on a thread of its own: it goes on whatever becomes of its run, and writes into the log.
+#[derive(Serialize, Deserialize)]
+struct DeafZombie {}
+
+impl BlockingJob for DeafZombie {
+    const NAME: &'static str = "deaf-zombie";
+
+    fn run(self, ctx: Context) -> Result<(), Failure> {
+        let stage = ctx.state::<Arc<Stage>>().ok_or("no stage")?;
+        ctx.logger().info(format!("attempt {} begins", ctx.attempt()));
+        stage.tell(format!("began {}", ctx.attempt()));
+        while !stage.may_go() {
+            std::thread::yield_now();
+        }
+        ctx.logger().info("too late");
+        stage.tell("logged");
+        Ok(())
+    }
+}
+
 /// Two services on one store: the first can lose it, the second takes over.
 struct Pair {
     first: Bench,
@@ -205,6 +225,7 @@ impl Pair {
             builder
                 .with(Arc::clone(&stage))
                 .register::<Zombie>()
+                .register_blocking::<DeafZombie>()
                 .log_backends(JobLogs::builder().backend(backend))
                 .pool_name("first")
         })
@@ -216,8 +237,14 @@ impl Pair {
 
     /// The first service's job runs, then its pool is cut off for three leases. Meanwhile another pool runs the job.
     async fn job_that_moved(&mut self, after: &str) -> Record {
-        let submitted = self.first.service.submit(Zombie { after: after.to_owned() }).await.unwrap();
+        let name = if after == "log" { DeafZombie::NAME } else { Zombie::NAME };
+        let submitted = if after == "log" {
+            self.first.service.submit_blocking(DeafZombie {}).await.unwrap()
+        } else {
+            self.first.service.submit(Zombie { after: after.to_owned() }).await.unwrap()
+        };
         assert_eq!(self.script.next().await, "began 1");
+        self.first.service.controller().logs().flush().await;
         self.between.set_rates(AWAY);
         let clock = Arc::clone(&self.second.clock);
         for _ in 0..9 {
@@ -227,7 +254,7 @@ impl Pair {
 
         let claim = Claim {
             pool: PoolId::new("third/1").unwrap(),
-            names: [NameAsk { name: Name::new("zombie").unwrap(), weight: 1, max_concurrency: None }].into(),
+            names: [NameAsk { name: Name::new(name).unwrap(), weight: 1, max_concurrency: None }].into(),
             slots: 1,
             suspects: true,
             nonce: 77,
@@ -269,17 +296,32 @@ async fn pool_that_was_taken_for_dead_cannot_finish_its_job() {
 }
 
 #[tokio::test]
-async fn run_whose_lease_was_lost_is_dropped_and_its_log_is_closed() {
+async fn run_whose_lease_was_lost_is_dropped() {
     let mut pair = Pair::start().await;
     let moved = pair.job_that_moved("nothing").await;
 
     pair.back().await;
 
     assert_eq!(pair.second.store.get(&moved.id).await.unwrap().unwrap(), moved);
+    pair.end().await;
+}
+
+/// Goal: what a run writes after its lease was lost does not get into the log of the run that replaced it. Method: code
+/// that nobody can drop, for it blocks its thread.
+#[tokio::test]
+async fn log_of_a_run_whose_lease_was_lost_is_closed() {
+    let mut pair = Pair::start().await;
+    let moved = pair.job_that_moved("log").await;
+    pair.back().await;
+
+    pair.script.go();
+
+    assert_eq!(pair.script.next().await, "logged");
     let logs = pair.first.service.controller().logs();
     logs.flush().await;
     let lines = pair.logs.0.lock().clone();
-    assert!(!lines.contains("by the first"), "{lines}");
+    assert!(lines.contains("attempt 1 begins") && !lines.contains("too late"), "{lines}");
+    assert_eq!(pair.second.store.get(&moved.id).await.unwrap().unwrap(), moved);
     pair.end().await;
 }
 

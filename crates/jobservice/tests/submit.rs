@@ -55,7 +55,7 @@ async fn all_bad_fields_are_told_in_one_answer() {
         timeout: Some(Duration::ZERO),
         tags: vec![String::new()],
         unique_key: Some(String::new()),
-        hook: Some("http://example.org".to_owned()),
+        hook: Some("ftp://example.org".to_owned()),
         ..Submission::new("no such name")
     };
     let Err(SubmitError::Invalid(fields)) = t.service.controller().submit(bad).await else { panic!("it was taken") };
@@ -63,8 +63,8 @@ async fn all_bad_fields_are_told_in_one_answer() {
     let fields: Vec<&str> = fields.iter().map(|field| field.field.as_str()).collect();
     let expected = [
         "name",
-        "status_hook",
         "metadata.schedule_delay",
+        "status_hook",
         "metadata.priority",
         "metadata.max_fails",
         "metadata.timeout",

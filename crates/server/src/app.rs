@@ -5,11 +5,11 @@
 //! the API still answers, then connections, then the store.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
 use jobservice::{Registry, Service, SubmitError};
 use jobservice_core::{Clock, Store, StoreError, SystemClock};
@@ -19,33 +19,41 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::backends::Backends;
 use crate::config::{Config, ConfigError, Logger, LoggerKind};
-use crate::http::{App, Degraded, Front, Secrets, serve};
+use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
+use crate::properties::CoreProperties;
 use crate::{data_dir, telemetry};
 
-/// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 25 s below the
+/// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 28 s below the
 /// 30 s after which container runtimes kill.
-const HTTP_GRACE: Duration = Duration::from_secs(3);
+const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// How long answers under way have once the store has closed itself: they are errors, and quick.
 const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal ends it. An error says why it could not start, or why it could not go on.
-pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
+pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config) -> Result<()> {
+    if let Some(redis) = &config.redis {
+        bail!("this version cannot serve redis yet ({redis}): set worker_pool.backend to sqlite");
+    }
     let mut signals = Signals::listen()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     data_dir::create(&config.data_dir)?;
-    telemetry::start(&config.loggers)?;
+    telemetry::start(&config.loggers, backends)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     raise_file_limit();
     let secrets = secrets(&config)?;
+    let certificate = config.https.as_ref().map(Certificate::load).transpose().context("cannot serve https")?;
+    let acceptor = certificate.as_ref().map(Certificate::acceptor).transpose().context("cannot serve https")?;
     // Before the store: what can be refused is refused before anything runs.
     let listener = TcpListener::bind(SocketAddr::new(config.bind, config.port)).await.with_context(|| {
         format!("cannot listen on {} port {}; choose another with --port", config.bind, config.port)
     })?;
-    let url = url(listener.local_addr().context("the listener has no address")?);
+    let url = url(listener.local_addr().context("the listener has no address")?, certificate.is_some());
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let store = open_store(&config).await?;
@@ -53,8 +61,15 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
     if reaped > 0 {
         tracing::info!("took back {reaped} jobs of the process before");
     }
-    let logs = job_logs(&config)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
-    let service = Service::builder()
+    let logs = job_logs(&config, backends)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
+    let mut builder = Service::builder();
+    for (property, value) in &config.context {
+        builder = builder.property(property, value);
+    }
+    if let (Some(server), Some(secret)) = (&config.core_server, secrets.first()) {
+        builder = builder.fallback_properties(CoreProperties::start(server, secret).await?);
+    }
+    let service = builder
         .store(Arc::clone(&store) as Arc<dyn Store>)
         .clock(clock)
         .registry(with_built_in(registry, &config))
@@ -63,6 +78,7 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         .shutdown_grace(config.shutdown_grace)
         .pool_name(pool_name())
         .logs(logs)
+        .hooks(config.hooks.clone())
         .start()
         .await
         .context("cannot start the worker pool")?;
@@ -74,10 +90,16 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
-    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone());
+    let shown = config.effective.json(&config.warnings).to_string().into();
+    let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
+    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone(), shown);
+    if let Some(certificate) = &certificate {
+        data_dir::write_certificate(&config.data_dir, &certificate.der())?;
+    }
     data_dir::write_endpoint(&config.data_dir, &url)?;
     tracing::info!(url, workers = config.workers, "serving {url}, jobs run on {} workers", config.workers);
-    let connections = tokio::spawn(serve(listener, Front::new(app), closing.clone()));
+    let mut connections = tokio::spawn(serve(listener, acceptor, Front::new(app), closing.clone()));
+    tokio::spawn(on_hangup(hangup, certificate, config.data_dir.clone()));
 
     let ended: Result<Duration> = tokio::select! {
         name = signals.next() => {
@@ -94,11 +116,13 @@ pub(crate) async fn run(registry: Registry, config: Config) -> Result<()> {
         }
         // Nothing can be written any more, so nothing can be handed over: the next process will take it back.
         () = store.poisoned() => Err(StoreError::Poisoned.into()),
+        reason = service.failed() => Err(anyhow::anyhow!("{reason}")),
+        ended = &mut connections => Err(anyhow::anyhow!("the listener ended unexpectedly: {ended:?}")),
     };
     data_dir::remove_endpoint(&config.data_dir);
     closing.cancel();
     let grace = *ended.as_ref().unwrap_or(&FAILED_GRACE);
-    if tokio::time::timeout(grace, connections).await.is_err() {
+    if !connections.is_finished() && tokio::time::timeout(grace, connections).await.is_err() {
         tracing::warn!("cut off connections that did not end within {} s", grace.as_secs());
     }
     ended?;
@@ -149,16 +173,17 @@ async fn open_store(config: &Config) -> Result<Arc<SqliteStore>> {
     Ok(Arc::new(store.with_context(|| format!("cannot open the store {}", config.store_path.display()))?))
 }
 
-fn job_logs(config: &Config) -> Result<JobLogsBuilder> {
+fn job_logs(config: &Config, backends: &Backends) -> Result<JobLogsBuilder> {
     let mut logs = JobLogs::builder();
-    for Logger { kind, level, kept } in &config.job_loggers {
+    for Logger { kind, level, kept, kept_bytes_max, .. } in &config.job_loggers {
         logs = match kind {
             LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
             LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
-            LoggerKind::File { base_dir } => logs.backend(Arc::new(FileLogs::open(base_dir)?)),
-            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open(logs_path(&config.store_path))?)),
+            LoggerKind::File(file) => logs.backend(Arc::new(FileLogs::open(&file.base_dir)?)),
+            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open_beside_store(logs_path(&config.store_path))?)),
+            LoggerKind::Own { name, settings } => logs.backend(backends.job_log(name, settings)?),
         };
-        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: None });
+        logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: *kept_bytes_max });
     }
     Ok(logs)
 }
@@ -174,15 +199,25 @@ fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
     })
 }
 
-/// Job logs stand beside the store, in a file of their own.
+/// Job logs stand beside the store, in a file of their own: `logs.db` beside `jobs.db`, `a-logs.db` beside `a.db`. It is
+/// told apart by the store's name, so that two stores in one directory, each with a lock of its own, do not share it.
 fn logs_path(store: &Path) -> std::path::PathBuf {
-    store.with_file_name("logs.db")
+    if store.file_name().is_some_and(|name| name == "jobs.db") {
+        return store.with_file_name("logs.db");
+    }
+    let mut name = store.file_stem().unwrap_or_default().to_owned();
+    name.push("-logs");
+    if let Some(extension) = store.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    store.with_file_name(name)
 }
 
 /// The secrets that open the API: those configured, or the one kept in the data directory.
-fn secrets(config: &Config) -> Result<Secrets> {
+fn secrets(config: &Config) -> Result<Vec<String>> {
     if let Some(secrets) = &config.secrets {
-        return Ok(Secrets::of_admins(secrets.iter().map(String::as_str)));
+        return Ok(secrets.clone());
     }
     let (secret, made) = data_dir::secret(&config.data_dir)?;
     if made {
@@ -190,17 +225,18 @@ fn secrets(config: &Config) -> Result<Secrets> {
         // Not through the log, which is kept: shown once, to who started the service.
         eprintln!("secret: {secret}\n(made now, kept in {}; set CORE_SECRET for one of your own)", path.display());
     }
-    Ok(Secrets::of_admins([secret.as_str()]))
+    Ok(vec![secret])
 }
 
 /// Where the service is reached from this host.
-fn url(at: SocketAddr) -> String {
+fn url(at: SocketAddr, is_https: bool) -> String {
     let ip = match at.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
-    format!("http://{}", SocketAddr::new(ip, at.port()))
+    let protocol = if is_https { "https" } else { "http" };
+    format!("{protocol}://{}", SocketAddr::new(ip, at.port()))
 }
 
 /// The pool is called after the machine, so that statistics of several say which is which.
@@ -218,6 +254,23 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+}
+
+/// SIGHUP means "read it again", and what can be read again is the certificate; without one it only must not end the
+/// process.
+async fn on_hangup(mut hangup: Signal, certificate: Option<Arc<Certificate>>, data_dir: PathBuf) {
+    let Some(certificate) = certificate else {
+        while hangup.recv().await.is_some() {
+            tracing::info!("SIGHUP: there is nothing to read again; the configuration is read at the start only");
+        }
+        return;
+    };
+    let renewed = move |certificate: &Certificate| {
+        if let Err(error) = data_dir::write_certificate(&data_dir, &certificate.der()) {
+            tracing::warn!("the command line of this host will not know the new certificate: {error:#}");
+        }
+    };
+    certificate.keep_fresh(hangup, renewed).await;
 }
 
 /// The signals that end the service.

@@ -1,5 +1,5 @@
-//! The files of the data directory that are not the store's: the secret that was generated, and the address at which the
-//! service is reached. The command line of the same host finds both.
+//! The files of the data directory that are not the store's: the secret that was generated, the address at which the
+//! service is reached, and the certificate that it shows there. The command line of the same host finds them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -25,6 +25,10 @@ fn endpoint_path(dir: &Path) -> PathBuf {
     dir.join("endpoint")
 }
 
+fn certificate_path(dir: &Path) -> PathBuf {
+    dir.join("endpoint.crt")
+}
+
 /// The secret kept there; none if there is none.
 pub(crate) fn read_secret(dir: &Path) -> Result<Option<String>> {
     let path = secret_path(dir);
@@ -48,13 +52,23 @@ pub(crate) fn secret(dir: &Path) -> Result<(String, bool)> {
     let mut random = [0; 24];
     getrandom::fill(&mut random).context("the system gives no randomness for a secret")?;
     let secret = random.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    write(&path, &secret)?;
+    write(&path, format!("{secret}\n").as_bytes())?;
     Ok((secret, true))
 }
 
 /// Says where the service is reached.
 pub(crate) fn write_endpoint(dir: &Path, url: &str) -> Result<()> {
-    write(&endpoint_path(dir), url)
+    write(&endpoint_path(dir), format!("{url}\n").as_bytes())
+}
+
+/// Says which certificate (DER) the service shows, for who finds it by this directory.
+pub(crate) fn write_certificate(dir: &Path, der: &[u8]) -> Result<()> {
+    write(&certificate_path(dir), der)
+}
+
+/// The certificate that a service left there.
+pub(crate) fn read_certificate(dir: &Path) -> io::Result<Vec<u8>> {
+    fs::read(certificate_path(dir))
 }
 
 /// The address that a service left there.
@@ -64,20 +78,22 @@ pub(crate) fn read_endpoint(dir: &Path) -> io::Result<String> {
 
 /// The service is reached no more.
 pub(crate) fn remove_endpoint(dir: &Path) {
-    if let Err(error) = fs::remove_file(endpoint_path(dir))
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", endpoint_path(dir).display());
+    for path in [endpoint_path(dir), certificate_path(dir)] {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
     }
 }
 
 /// Writes a small file whole or not at all, for the owner alone.
-fn write(path: &Path, line: &str) -> Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let written = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(format!("{line}\n").as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&new, path)
     };

@@ -45,6 +45,9 @@ impl Job for Demo {
     async fn run(self, ctx: Context) -> Result<(), Failure> {
         let log = ctx.logger();
         log.info(format_args!("demo job running: image {}, {} s", self.image, self.seconds));
+        if let Some(from) = ctx.get("email_from") {
+            log.info(format_args!("property email_from is {from}"));
+        }
         for (progress, part) in STEPS {
             log.info(format_args!("check in {progress}"));
             ctx.check_in(progress).await?;

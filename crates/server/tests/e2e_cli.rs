@@ -172,13 +172,41 @@ fn a_bad_configuration_is_refused_with_file_line_and_remedy() -> Result<()> {
     for word in [
         "config.yml:3: worker_pool.workrs",
         "did you mean workers?",
-        "config.yml:4: worker_pool.backend",
-        "sqlite only",
+        "config.yml:4: worker_pool.redis_pool.redis_url: it is missing",
     ] {
         assert!(refused.err.contains(word), "{word} is not in {}", refused.err);
     }
     assert!(!dir.path().join("data").try_exists()?);
     let missing = cli(dir.path(), &["-c", "/no/such/file.yml"])?;
     assert!(missing.code == 1 && missing.err.contains("/no/such/file.yml"), "{}", missing.err);
+    Ok(())
+}
+
+#[test]
+fn the_configuration_can_be_checked_and_shown_without_a_service() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/original-sample.yml");
+    let checked = cli(dir.path(), &["config", "check", "-c", sample])?;
+    assert_eq!((checked.code, checked.out.as_str()), (0, "the configuration is valid\n"), "{}", checked.err);
+    assert!(checked.err.contains("cannot read server.crt") && checked.err.contains("cannot serve redis yet"));
+    let started = cli(dir.path(), &["-c", sample])?;
+    assert!(started.code == 1 && started.err.contains("cannot serve redis yet"), "{}", started.err);
+    let loggers = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/original-loggers.yml");
+    let checked = cli(dir.path(), &["config", "check", "-c", loggers])?;
+    assert_eq!((checked.code, checked.err.as_str()), (0, ""));
+
+    let file = dir.path().join("config.yml");
+    let default = cli(dir.path(), &["config", "show", "--default"])?;
+    std::fs::write(&file, &default.out)?;
+    let file = file.display().to_string();
+    assert_eq!(cli(dir.path(), &["config", "check", "-c", &file])?.code, 0);
+    let shown = cli(dir.path(), &["--port", "7", "config", "show", "-c", &file])?;
+    assert!(shown.code == 0 && shown.out.contains("port: 7 # flag --port\n"), "{} {}", shown.out, shown.err);
+    assert_eq!(cli(dir.path(), &["config", "show", "--json"])?.json()?["options"][0]["path"], "protocol");
+    assert_eq!(cli(dir.path(), &["config", "schema"])?.json()?["title"], "jobservice");
+
+    std::fs::write(&file, "port: x\nworkers: 1\n")?;
+    let bad = cli(dir.path(), &["config", "check", "-c", &file])?;
+    assert!(bad.code == 1 && bad.err.contains("config.yml:1: port") && bad.err.contains("config.yml:2: workers"));
     Ok(())
 }

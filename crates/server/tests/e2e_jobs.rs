@@ -310,8 +310,14 @@ async fn what_is_not_served_yet_or_not_known_is_said_clearly() -> Result<()> {
     };
 
     let (code, hook) =
-        send(json!({"name": "noop", "status_hook": "http://h/", "metadata": {"kind": "Generic"}})).await?;
-    assert_eq!((code, &hook["reason"]), (501, &json!("not_served_yet")));
+        send(json!({"name": "noop", "status_hook": "http://169.254.169.254/", "metadata": {"kind": "Generic"}}))
+            .await?;
+    assert_eq!((code, &hook["reason"]), (400, &json!("invalid_request")));
+    let description = hook["description"].as_str().context("a description")?;
+    assert!(
+        description.starts_with("job.status_hook: leads to 169.254.169.254, which is link-local;"),
+        "{description}"
+    );
     let (code, unknown) = send(json!({"name": "dmeo", "metadata": {"kind": "Generic"}})).await?;
     assert_eq!((code, &unknown["reason"]), (400, &json!("unknown_name")));
     let description = unknown["description"].as_str().context("a description")?;

@@ -209,8 +209,13 @@ fn values_out_of_range(cases: &mut Cases) {
     let unknown = "{\"job\": {\"name\": \"nope\", \"metadata\": {\"kind\": \"Generic\"}}}";
     cases.add(Method::POST, "/api/v1/jobs", unknown, 400, "unknown_name");
     cases.add(Method::POST, "/api/v1/jobs", other("{\"kind\": \"Periodic\"}"), 400, "invalid_request");
-    let hook = "{\"job\": {\"name\": \"noop\", \"status_hook\": \"http://h\", \"metadata\": {\"kind\": \"Generic\"}}}";
-    cases.add(Method::POST, "/api/v1/jobs", hook, 501, "not_served_yet");
+    let hook = "{\"job\": {\"name\": \"noop\", \"status_hook\": \"ftp://h\", \"metadata\": {\"kind\": \"Generic\"}}}";
+    cases.add(Method::POST, "/api/v1/jobs", hook, 400, "invalid_request");
+    cases.add(Method::POST, "/api/v1/jobs/nothing-here/hooks/0", "", 400, "invalid_request");
+    cases.add(Method::POST, "/api/v1/jobs/nothing-here/hooks/x", "", 400, "invalid_request");
+    cases.add(Method::POST, "/api/v1/jobs/nothing-here/hooks/1", "", 404, "unknown_job");
+    cases.add(Method::GET, "/api/v1/jobs/nothing-here/hooks", "", 404, "unknown_job");
+    cases.add(Method::GET, "/api/v1/jobs/x/hooks", "", 400, "invalid_id");
     let image =
         "{\"job\": {\"name\": \"demo\", \"parameters\": {\"image\": \"x\"}, \"metadata\": {\"kind\": \"Generic\"}}}";
     cases.body(image);

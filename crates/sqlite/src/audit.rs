@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jobservice_core::dump::{Contents, IdempotencyEntry, OutboxEntry};
+use jobservice_core::dump::{Contents, IdempotencyEntry};
 use jobservice_core::job::{Job, Status};
-use jobservice_core::lifecycle::HookEvent;
+use jobservice_core::outbox::OutboxEntry;
 use jobservice_core::{JobId, Name, Time, invariant};
 use rusqlite::Connection;
 
@@ -65,23 +65,16 @@ fn read(conn: &Connection) -> Result<State, Failure> {
         });
     }
     let mut events = conn.prepare(&format!(
-        "SELECT {}, next_at, tries, failure, id FROM (SELECT outbox.*, jobs.id FROM outbox LEFT JOIN jobs ON jobs.seq = job)
-         ORDER BY job, seq",
-        outbox::COLUMNS
+        "SELECT {}, id FROM (SELECT outbox.*, jobs.id FROM outbox LEFT JOIN jobs ON jobs.seq = job) ORDER BY job, seq",
+        outbox::ENTRY_COLUMNS
     ))?;
     let mut rows = events.query([])?;
     while let Some(row) = rows.next()? {
-        if row.get_ref(9)? == rusqlite::types::ValueRef::Null {
+        if row.get_ref(outbox::ENTRY_COLUMNS_COUNT)? == rusqlite::types::ValueRef::Null {
             state.broken.push("there is a hook event of a job that does not exist".to_owned());
             continue;
         }
-        contents.outbox.push(OutboxEntry {
-            id: id(row, 9)?,
-            event: outbox::read(row)?,
-            next_at: Time::from_millis(row.get(6)?),
-            tries: row.get(7)?,
-            error: row.get(8)?,
-        });
+        contents.outbox.push(outbox::read_entry(row, &id(row, outbox::ENTRY_COLUMNS_COUNT)?)?);
     }
     Ok(state)
 }
@@ -167,11 +160,12 @@ const SENTENCES: [(&str, &str); 11] = [
     (
         "the turn of a job's events is not that of its first",
         "SELECT id FROM outbox_turns WHERE next_at IS NOT (SELECT next_at FROM outbox WHERE outbox.job = outbox_turns.job \
-         ORDER BY seq LIMIT 1)",
+         AND delivery = 0 ORDER BY seq LIMIT 1)",
     ),
     (
-        "a hook event has no turn",
-        "SELECT job || '/' || seq FROM outbox WHERE NOT EXISTS (SELECT 1 FROM outbox_turns WHERE outbox_turns.job = outbox.job)",
+        "a waiting hook event has no turn",
+        "SELECT job || '/' || seq FROM outbox WHERE delivery = 0 AND NOT EXISTS (SELECT 1 FROM outbox_turns \
+         WHERE outbox_turns.job = outbox.job)",
     ),
     (
         "the id of a job is the id of a policy as well",
@@ -181,12 +175,12 @@ const SENTENCES: [(&str, &str); 11] = [
 
 fn events(contents: &Contents) -> Vec<String> {
     let jobs: BTreeMap<&JobId, &Job> = contents.jobs.iter().map(|job| (&job.id, job)).collect();
-    let mut of: BTreeMap<&JobId, Vec<&HookEvent>> = BTreeMap::new();
+    let mut of: BTreeMap<&JobId, Vec<&OutboxEntry>> = BTreeMap::new();
     for entry in &contents.outbox {
-        of.entry(&entry.id).or_default().push(&entry.event);
+        of.entry(&entry.id).or_default().push(entry);
     }
-    let of = of.into_iter();
-    of.filter_map(|(id, events)| invariant::events_follow_job(jobs.get(id)?, &events).err()).collect()
+    let of = of.into_iter().filter_map(|(id, entries)| Some((jobs.get(id)?, entries)));
+    of.flat_map(|(job, entries)| invariant::check_events(job, &entries)).collect()
 }
 
 /// The table of counts against the records.

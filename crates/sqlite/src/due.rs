@@ -30,6 +30,10 @@ const EXPIRED: &str = "SELECT seq, expires_at, id FROM jobs INDEXED BY jobs_fina
      WHERE status = ?1 AND status >= 3 AND expires_at <= ?2 \
      AND NOT EXISTS (SELECT 1 FROM outbox_turns WHERE job = seq) ORDER BY expires_at, id LIMIT ?3";
 
+/// Idempotency keys past their time, earliest first.
+const OLD_KEYS: &str = "SELECT name, key FROM idempotency INDEXED BY idempotency_expires WHERE expires_at <= ?1 \
+     ORDER BY expires_at, name, key LIMIT ?2";
+
 /// When the next final job of a status expires.
 const UNEXPIRED: &str = "SELECT expires_at FROM jobs INDEXED BY jobs_final \
      WHERE status = ?1 AND status >= 3 AND expires_at > ?2 ORDER BY expires_at LIMIT 1";
@@ -82,6 +86,7 @@ impl Session<'_> {
             }
             self.running.keep(record);
         }
+        self.free_events(now)?;
         Ok(reaped)
     }
 
@@ -95,15 +100,7 @@ impl Session<'_> {
         for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
             next.push(self.time(UNEXPIRED, (row::status_number(status), now.as_millis()))?);
         }
-        let mut keys = self.conn.prepare_cached(
-            "DELETE FROM idempotency WHERE (name, key) IN
-             (SELECT name, key FROM idempotency WHERE expires_at <= ?1 ORDER BY name, key LIMIT ?2)",
-        )?;
-        let removed = keys.execute((now.as_millis(), limit as i64))?;
-        drop(keys);
-        swept.moved += removed;
-        swept.more |= removed == limit;
-        next.push(self.time("SELECT min(expires_at) FROM idempotency", [])?);
+        next.push(self.prune_keys(limit, now, &mut swept)?);
         next.push(self.prune_nodes(now, &mut swept)?);
         let oldest = now.as_millis().div_euclid(60_000) - MINUTES_KEPT;
         let mut minutes = self.conn.prepare_cached(
@@ -112,6 +109,22 @@ impl Session<'_> {
         minutes.execute((oldest, limit as i64))?;
         swept.next_at = next.into_iter().flatten().min();
         Ok(swept)
+    }
+
+    /// Removes idempotency keys past their time; answers when the next is.
+    fn prune_keys(&mut self, limit: usize, now: Time, swept: &mut Swept) -> Result<Option<Time>, Failure> {
+        let most = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut old = self.conn.prepare_cached(OLD_KEYS)?;
+        let old = old.query_map((now.as_millis(), most), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut old: Vec<(String, String)> = old.collect::<Result<_, _>>()?;
+        swept.more |= old.len() > limit;
+        old.truncate(limit);
+        let mut remove = self.conn.prepare_cached("DELETE FROM idempotency WHERE name = ?1 AND key = ?2")?;
+        for key in old {
+            swept.moved += remove.execute(key)?;
+        }
+        drop(remove);
+        self.time("SELECT min(expires_at) FROM idempotency", [])
     }
 
     /// Removes final jobs past their expiry that have no undelivered events, earliest first.
@@ -217,7 +230,7 @@ mod tests {
     fn sweeps_walk_their_indexes() {
         let directory = tempfile::tempdir().unwrap();
         let conn = schema::open_writer(&directory.path().join("jobs.db")).unwrap();
-        let plans = [DUE, OVERDUE, EXPIRED, UNEXPIRED].map(|sql| schema::plan_of(&conn, sql));
+        let plans = [DUE, OVERDUE, EXPIRED, UNEXPIRED, OLD_KEYS].map(|sql| schema::plan_of(&conn, sql));
 
         assert_eq!(
             plans,
@@ -229,6 +242,7 @@ mod tests {
                 "SEARCH jobs USING COVERING INDEX jobs_final (status=? AND expires_at<?) | CORRELATED SCALAR SUBQUERY 1 \
                  | SEARCH outbox_turns USING INTEGER PRIMARY KEY (rowid=?)",
                 "SEARCH jobs USING COVERING INDEX jobs_final (status=? AND expires_at>?)",
+                "SEARCH idempotency USING COVERING INDEX idempotency_expires (expires_at<?)",
             ]
         );
     }

@@ -6,7 +6,7 @@
 //! thrown the pages away and say "synced" the next time, so nothing that we still could write would be worth a promise.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ pub enum Health {
     /// The disk is full: new jobs are refused, all else goes on.
     Full,
     /// A write failed in a way that leaves durability unknown: every write is refused. Only a restart of the process
-    /// helps, which should end with a failure.
+    /// helps, which should end with a failure: the next one writes all that it finds to the disk before it adds to it.
     Poisoned,
 }
 
@@ -69,16 +69,30 @@ impl Ballast {
         Ballast { path: lock::beside(database, "-ballast"), bytes }
     }
 
-    /// Makes the file unless it is there.
-    pub(crate) fn make(&self) -> io::Result<()> {
+    /// Makes the file unless it is there; answers whether there was room for it. Where it cannot be made for another
+    /// reason the store goes on without: that is no full disk.
+    pub(crate) fn make(&self) -> bool {
         if self.bytes == 0 || fs::metadata(&self.path).is_ok_and(|found| found.len() == self.bytes) {
-            return Ok(());
+            return true;
         }
-        let made = File::create(&self.path).and_then(|file| fs4::FileExt::allocate(&file, self.bytes));
-        if made.is_err() {
-            self.drop_it();
+        let Err(error) = self.write() else { return true };
+        self.drop_it();
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return false;
         }
-        made
+        tracing::warn!(%error, "going on without the ballast file {}: {error}", self.path.display());
+        true
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = File::create(&self.path)?;
+        match fs4::FileExt::allocate(&file, self.bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // Not every file system can promise room without its being written to.
+                io::copy(&mut io::repeat(0).take(self.bytes), &mut file).map(drop)
+            }
+            allocated => allocated,
+        }
     }
 
     /// Gives its room to others.

@@ -62,7 +62,14 @@ impl Reader<'_> {
                 page.next = last;
                 break;
             }
-            let record = read_matching(query, row)?;
+            let record = match read_matching(query, row) {
+                Err(Failure::Damaged(why)) => {
+                    // Nobody could page past it otherwise.
+                    tracing::error!(why, "a record is left out of a list, it cannot be read: {why}");
+                    None
+                }
+                record => record?,
+            };
             if record.is_some() && page.jobs.len() == limit {
                 page.next = last;
                 break;

@@ -76,6 +76,14 @@ pub enum LogsError {
         /// Ours.
         known: u32,
     },
+    /// Less is free on the disk than [`Options::free_bytes_min`].
+    #[error("the disk of the job logs at {path} has only {free_bytes} bytes left")]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+    },
     /// The logs were shut down.
     #[error("the job logs are closed")]
     Closed,
@@ -89,11 +97,25 @@ pub struct Options {
     /// Bytes of the file in use; past these the logs not written for the longest time go at once, so that a flood over many
     /// jobs does not fill the disk that the store lives on.
     pub file_bytes_max: u64,
+    /// Bytes that must be free on the disk, or lines are refused: room for something more important on the same disk.
+    pub free_bytes_min: u64,
+}
+
+impl Options {
+    /// The defaults for a file beside that of a store: what the store drops to let jobs end on a full disk
+    /// ([`crate::Options::ballast_bytes`]) is not for logs.
+    pub fn beside_a_store() -> Options {
+        Options { free_bytes_min: 2 * crate::Options::default().ballast_bytes, ..Options::default() }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { log_bytes_max: limits::LOG_BYTES_MAX as u64, file_bytes_max: 4 * 1024 * 1024 * 1024 }
+        Options {
+            log_bytes_max: limits::LOG_BYTES_MAX as u64,
+            file_bytes_max: 4 * 1024 * 1024 * 1024,
+            free_bytes_min: 0,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! read transaction: a long one would keep the log from beginning anew.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -83,14 +84,21 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
-    fn drop(&mut self) {
+impl Lane {
+    /// Ends the thread and closes its connection. Reads from then on fail.
+    pub(crate) fn stop(&mut self) {
         self.reads.close();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("a reading thread has panicked");
         }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -110,10 +118,20 @@ fn serve(reader: &mut Reader<'_>, queue: &Queue<Read>) {
         queue.take(&mut reads, TOGETHER_MAX);
         let together = reads.len() > 1 && reader.conn.execute_batch("BEGIN").is_ok();
         for read in reads.drain(..) {
-            read(reader);
+            // Who asked learns of a panic by having no answer; the others have theirs.
+            if catch_unwind(AssertUnwindSafe(|| read(reader))).is_err() {
+                tracing::error!("a read has panicked");
+            }
         }
         if together && let Err(error) = reader.conn.execute_batch("COMMIT") {
             tracing::warn!(%error, "cannot end a read transaction: {error}");
+            if let Err(error) = reader.conn.execute_batch("ROLLBACK")
+                && !reader.conn.is_autocommit()
+            {
+                // What it reads from here on would never change.
+                tracing::error!(%error, "a reader ends, its transaction cannot be ended: {error}");
+                return;
+            }
         }
     }
 }

@@ -23,7 +23,15 @@ impl Session<'_> {
     ) -> Result<Extended, Failure> {
         let mut answer = Extended::default();
         for lease in leases {
-            let Some(mut record) = self.take(&lease.id)? else {
+            let found = match self.take(&lease.id) {
+                Err(Failure::Damaged(why)) => {
+                    // The others must not lose their leases with it.
+                    tracing::error!(job.id = %lease.id, why, "job {} cannot be read, its run ends: {why}", lease.id);
+                    None
+                }
+                found => found?,
+            };
+            let Some(mut record) = found else {
                 answer.leases.push(Held::Lost);
                 continue;
             };

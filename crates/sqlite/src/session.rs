@@ -211,6 +211,11 @@ impl<'c> Session<'c> {
         }
         let mut aside = self.conn.prepare_cached("UPDATE jobs SET status = ?1, holds_key = 0 WHERE seq = ?2")?;
         aside.execute((row::SET_ASIDE, seq))?;
+        // A policy must not wait for it for ever.
+        let mut ended = self.conn.prepare_cached(
+            "UPDATE executions SET live = 0 WHERE job = ?1 AND upstream = (SELECT upstream FROM jobs WHERE seq = ?1)",
+        )?;
+        ended.execute([seq])?;
         Ok(())
     }
 

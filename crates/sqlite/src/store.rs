@@ -12,8 +12,8 @@ use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
     Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
-    Result, Settled, Store, Swept, Waiting,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
+    Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, StoreError, Time};
 use tokio::sync::{oneshot, watch};
@@ -26,7 +26,7 @@ use crate::queue::{Closed, Queue};
 use crate::reads::Lane;
 use crate::session::Session;
 use crate::writer::{self, Shared};
-use crate::{OpenError, Options, audit, fault, lock, nodes, schema};
+use crate::{OpenError, Options, audit, fault, lock, nodes, outbox, schema};
 
 /// A [`Store`] in one SQLite file.
 ///
@@ -61,7 +61,9 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError::Served`] if another process serves the file; the rest as their texts say.
     pub fn open(path: impl AsRef<Path>, options: Options) -> std::result::Result<SqliteStore, OpenError> {
-        let path = path.as_ref().to_owned();
+        // SQLite follows links and puts its log beside what they lead to; so do we, with the lock as well.
+        let given = path.as_ref();
+        let path = std::fs::canonicalize(given).unwrap_or_else(|_| given.to_owned());
         let lock = Lock::take(&path)?;
         let Options { queue_max, ballast_bytes, write_hook } = options;
         let conn = schema::open_writer(&path)?;
@@ -97,7 +99,7 @@ impl SqliteStore {
     }
 
     /// Gives back at once the jobs that earlier incarnations of this process' pools ran when they died; answers how
-    /// many. Counted as a crash of each. To be called once, before the first claim. Leases of pools whose name begins
+    /// many. Counted as a crash of each. Hook events that were on their way then have their turn at once, too. To be called once, before the first claim. Leases of pools whose name begins
     /// with `remote` are left to expire by themselves: their workers live elsewhere.
     pub async fn reap_previous(&self, now: Time) -> Result<usize> {
         self.write(Class::Ending, "reap_previous", move |session| session.reap_previous(now)).await
@@ -127,6 +129,9 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        // Before the writer: the last connection to close writes the log back and removes it, which a reader may not.
+        self.records.stop();
+        self.lists.stop();
         self.shared.calls.close();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
@@ -149,7 +154,8 @@ impl Store for SqliteStore {
 
     async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended> {
         let (pool, leases) = (pool.clone(), leases.to_vec());
-        self.write(Class::Upkeep, "extend", move |session| session.extend(&pool, &leases, until, now)).await
+        // With the endings: a lease that is not extended is reaped, and then work is done twice.
+        self.write(Class::Ending, "extend", move |session| session.extend(&pool, &leases, until, now)).await
     }
 
     async fn finish(&self, reports: Vec<Report>, now: Time) -> Result<Vec<Finished>> {
@@ -228,6 +234,16 @@ impl Store for SqliteStore {
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
         let id = id.clone();
         self.write(Class::Ending, "settle_event", move |session| session.settle_event(&id, seq, &settled, now)).await
+    }
+
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        let id = id.clone();
+        self.write(Class::Upkeep, "resend_event", move |session| session.resend_event(&id, seq, now)).await
+    }
+
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        let id = id.clone();
+        self.records.read("events", move |reader| outbox::read_of(reader.conn, &id)).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {

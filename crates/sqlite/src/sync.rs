@@ -56,6 +56,8 @@ struct State {
     batch: Option<Batch>,
     syncing: bool,
     closed: bool,
+    /// The thread has panicked: nobody takes batches any more.
+    dead: bool,
 }
 
 impl State {
@@ -93,7 +95,13 @@ impl Syncer {
 
     /// Hands over the calls of a commit. The caller has seen that the thread is free.
     pub(crate) fn hand_over(&self, batch: Batch) {
-        self.hand.state.lock().batch = Some(batch);
+        let mut state = self.hand.state.lock();
+        if state.dead {
+            drop(state);
+            return batch.calls.into_iter().for_each(|call| call.answer(Err(StoreError::Poisoned)));
+        }
+        state.batch = Some(batch);
+        drop(state);
         self.hand.handed_over.notify_one();
     }
 }
@@ -192,7 +200,11 @@ impl Drop for Work {
         if thread::panicking() {
             // Nobody will sync any more: the writer must neither wait for it nor go on.
             self.shared.doctor.set(Health::Poisoned);
-            self.hand.state.lock().batch = None;
+            let mut state = self.hand.state.lock();
+            state.dead = true;
+            // Its callers learn of it by that.
+            state.batch = None;
+            drop(state);
             self.free();
         }
     }

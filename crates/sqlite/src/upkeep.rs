@@ -36,13 +36,13 @@ impl Log {
 impl Writer<'_> {
     pub(crate) fn after_batch(&mut self) {
         self.vacuum |= std::mem::take(&mut self.session.freed);
-        if self.log.behind() >= schema::CHECKPOINT_PAGES {
+        if self.shared.doctor.health() != Health::Poisoned && self.log.behind() >= schema::CHECKPOINT_PAGES {
             self.checkpoint();
         }
     }
 
     /// Writes the log back to the file, so that it can begin anew.
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         let pages = self
             .session
             .conn

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use jobservice_core::StoreError;
 use jobservice_core::notices::Notices;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use crate::call::{Call, Class, Failure};
 use crate::fault::{self, Fault};
@@ -52,6 +53,9 @@ const WORK_MIN: Duration = Duration::from_micros(150);
 
 /// How long nothing must have come before idle work begins.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the log is tried to begin anew at the start, while others read.
+const CHECKPOINT_TRIES: u32 = 3;
 
 /// How often a full disk is looked at.
 const FULL_LOOK: Duration = Duration::from_millis(250);
@@ -94,6 +98,11 @@ pub(crate) fn start(
         let mut writer = Writer { session, syncer, shared, ballast, hook, log, commits: 0, applied: 0, vacuum: true };
         writer.run();
         drop(writer);
+        if shared.doctor.health() == Health::Poisoned
+            && let Err(error) = conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::warn!(%error, "cannot keep the log from being written back at the close: {error}");
+        }
         drop(guard);
     };
     let thread = thread::Builder::new().name("sqlite-writer".to_owned()).spawn(run).map_err(OpenError::Thread)?;
@@ -111,6 +120,7 @@ fn prepare<'c>(
     shared: &Arc<Shared>,
     hook: Option<&Arc<dyn WriteHook>>,
 ) -> Result<(Session<'c>, Syncer), OpenError> {
+    begin_log_anew(conn)?;
     // Reads, and thereby makes the log if there is none.
     let session = Session::new(conn)?;
     // Commits are synced by `sync`, which says why that is as good.
@@ -118,6 +128,23 @@ fn prepare<'c>(
     let file = File::open(log).map_err(|source| OpenError::Log { path: log.to_owned(), source })?;
     let syncer = Syncer::start(file, Arc::clone(shared), hook.cloned()).map_err(OpenError::Thread)?;
     Ok((session, syncer))
+}
+
+/// Writes what an unclean end left in the log back to the file, syncs that, and begins the log anew.
+///
+/// Frames that the process before wrote may be in the kernel's cache and not on the disk, also for good, if a sync failed.
+/// Whoever appended behind them would lose all that comes after them with the next power loss.
+fn begin_log_anew(conn: &Connection) -> Result<(), OpenError> {
+    for _ in 0..CHECKPOINT_TRIES {
+        // Waits for readers for as long as the busy time-out says.
+        let is_busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if is_busy == 0 {
+            return Ok(());
+        }
+        tracing::warn!("another process reads the store: waiting for it, so that the log can begin anew");
+    }
+    tracing::warn!("another process keeps reading the store: going on with the log that the process before left");
+    Ok(())
 }
 
 /// Closes the store to writes when the writer ends, also by a panic: who waits must not wait for ever.
@@ -180,8 +207,8 @@ impl Stage {
 
 impl Writer<'_> {
     fn run(&mut self) {
-        if let Err(error) = self.ballast.make() {
-            tracing::warn!(%error, "cannot make the ballast file, the disk is taken for full: {error}");
+        if !self.ballast.make() {
+            tracing::warn!("there is no room for the ballast file: the disk is taken for full");
             self.shared.doctor.set(Health::Full);
         }
         let mut calls = Vec::new();
@@ -225,15 +252,20 @@ impl Writer<'_> {
             }
             let Err(broken) = self.attempt(calls, joinable, refused) else { return };
             joinable = false;
+            let mut is_full = false;
             if self.shared.doctor.health() == Health::Poisoned {
                 // The batch before could not be synced: this one is answered likewise, above.
             } else if Fault::of(&broken.failure, broken.stage == Stage::Commit) == Fault::Full {
                 refused = self.make_room(refused);
+                is_full = true;
             } else {
                 self.blame(broken, calls);
             }
             if !self.roll_back() {
                 self.shared.doctor.set(Health::Poisoned);
+            } else if is_full {
+                // What is in the file makes room in the log.
+                self.checkpoint();
             }
         }
     }
@@ -375,7 +407,7 @@ impl Writer<'_> {
 
     /// Looks whether intake may go on.
     pub(crate) fn has_room_again(&mut self) -> bool {
-        if !self.ballast.has_room() || self.ballast.make().is_err() {
+        if !self.ballast.has_room() || !self.ballast.make() {
             return false;
         }
         tracing::info!("there is room on the disk again: new jobs are taken");

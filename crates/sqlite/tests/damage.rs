@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{NOW, ask, job, job_with, sound, wait_until};
-use jobservice_core::store::Action;
+use jobservice_core::store::{Action, Held, Query};
 use jobservice_core::{JobId, Store, StoreError};
 use jobservice_sqlite::{Inspector, Options, SqliteStore};
 
@@ -49,6 +49,27 @@ async fn a_record_that_cannot_be_read_is_set_aside_and_the_others_go_on() {
     assert!(found.iter().any(|line| line.contains("set aside") && line.contains(ids[3].as_str())), "{found:?}");
 }
 
+/// Goal: a record that cannot be read costs its own run, not those of its whole pool; and nobody is kept from paging past it.
+#[tokio::test]
+async fn a_running_record_that_cannot_be_read_loses_its_lease_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.insert(vec![job("copy"), job("copy")], NOW).await.unwrap();
+    let claimed = store.claim(&ask("a/1", &["copy"], 2), NOW).await.unwrap();
+    let leases: Vec<_> = claimed.iter().map(|job| job.lease_key().unwrap()).collect();
+    drop(store);
+    meddle(&path, "UPDATE jobs SET tags = 'no JSON' WHERE id = ?1", &leases[0].id);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let until = NOW + Duration::from_secs(20);
+    let extended = store.extend(claimed[0].state.lease.as_ref().map(|lease| &lease.pool).unwrap(), &leases, until, NOW);
+
+    assert_eq!(extended.await.unwrap().leases, [Held::Lost, Held::Held(None)]);
+    let page = store.list(&Query { limit: 10, ..Query::default() }).await.unwrap();
+    assert_eq!(page.jobs.iter().map(|job| &job.id).collect::<Vec<_>>(), [&leases[1].id]);
+}
+
 /// Goal: disk space comes back after old jobs went, without anybody asking for it.
 #[tokio::test]
 async fn free_pages_are_given_back_when_the_store_is_idle() {
@@ -84,7 +105,7 @@ const PLANTED: [(&str, &str); 16] = [
     ("UPDATE jobs SET name = 'other' WHERE id = ?1", "counts"),
     ("INSERT INTO job_tags SELECT 'green', 77 FROM jobs WHERE id = ?1", "tag"),
     ("INSERT INTO executions SELECT 'policy-00', seq, 1 FROM jobs WHERE id = ?1", "execution"),
-    ("INSERT INTO outbox SELECT seq, 1, 0, 0, 0, 0, 0, NULL, NULL, NULL FROM jobs WHERE id = ?1", "turn"),
+    ("INSERT INTO outbox SELECT seq, 1, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL FROM jobs WHERE id = ?1", "turn"),
     ("INSERT INTO outbox_turns SELECT seq, id, 0 FROM jobs WHERE id = ?1", "turn"),
     ("INSERT INTO policies SELECT id, NULL, name, 1, NULL, '{}', '{}' FROM jobs WHERE id = ?1", "policy"),
 ];

@@ -50,6 +50,85 @@ async fn what_was_answered_is_there_after_the_store_was_opened_again() {
     sound(&store).await;
 }
 
+/// Goal: who copies the one file after a clean end has everything.
+#[tokio::test]
+async fn after_a_clean_end_all_is_in_the_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    assert!(store.get(&id).await.unwrap().is_some());
+    assert!(directory.path().join("jobs.db-wal").exists());
+
+    drop(store);
+
+    for gone in ["jobs.db-wal", "jobs.db-shm"] {
+        assert!(!directory.path().join(gone).exists(), "{gone} is still there");
+    }
+}
+
+/// Goal: what a process that was killed left in the log, synced or not, is on the disk before anything is added to it.
+#[tokio::test]
+async fn after_an_unclean_end_the_log_is_written_back_and_begun_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(directory.path().join("jobs.db"), Options::default()).unwrap();
+    let new = job("copy");
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    // What lies on the disk now is what a kill would leave.
+    let left = tempfile::tempdir().unwrap();
+    for file in ["jobs.db", "jobs.db-wal"] {
+        std::fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
+    }
+    let log = left.path().join("jobs.db-wal");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0);
+
+    let store = SqliteStore::open(left.path().join("jobs.db"), Options::default()).unwrap();
+
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+    assert!(store.get(&id).await.unwrap().is_some());
+}
+
+/// Goal: the log that is synced is the one that SQLite writes, and the lock is that of the file.
+#[tokio::test]
+async fn a_link_to_the_file_is_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    drop(SqliteStore::open(&path, Options::default()).unwrap());
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+
+    let store = SqliteStore::open(&link, Options::default()).unwrap();
+
+    assert_eq!(store.insert(vec![job("copy")], NOW).await.unwrap(), [Inserted::Created]);
+    assert!(!directory.path().join("link.db-wal").exists());
+    assert!(matches!(SqliteStore::open(&path, Options::default()), Err(OpenError::Served { .. })));
+}
+
+#[tokio::test]
+async fn hook_events_that_an_earlier_life_held_have_their_turn_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let mut new = job("copy");
+    std::sync::Arc::make_mut(&mut new.job.spec).hook = Some("http://hooks.example/".into());
+    let id = new.job.id.clone();
+    store.insert(vec![new], NOW).await.unwrap();
+    store.claim(&ask("a/1", &["copy"], 1), NOW).await.unwrap();
+    let held = store.take_events(1, NOW + Duration::from_secs(30), NOW).await.unwrap();
+    assert_eq!((held.len(), store.take_events(1, NOW, NOW).await.unwrap()), (1, Vec::new()));
+    drop(store);
+
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    store.reap_previous(NOW).await.unwrap();
+
+    let taken = store.take_events(1, NOW + Duration::from_secs(30), NOW).await.unwrap();
+    assert_eq!((taken.len(), &taken[0].job.id, taken[0].events.first()), (1, &id, held[0].events.first()));
+    sound(&store).await;
+}
+
 #[tokio::test]
 async fn leases_of_an_earlier_life_are_given_back_at_once_but_not_those_of_remote_pools() {
     let directory = tempfile::tempdir().unwrap();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use jobservice_core::store::{CheckedIn, Controlled, Deleted, Finished, Fired, Held, Inserted, PolicyPut, Waiting};
+use jobservice_core::store::{
+    CheckedIn, Controlled, Deleted, Finished, Fired, Held, Inserted, PolicyPut, Resent, Waiting,
+};
 
 use super::op::Answer;
 
 /// Every kind of answer that a model run has to meet.
-const KINDS: [&str; 35] = [
+const KINDS: [&str; 38] = [
     "checked in: lost",
     "checked in: noted",
     "control: done",
@@ -37,6 +39,9 @@ const KINDS: [&str; 35] = [
     "put: updated",
     "report: applied",
     "report: lost",
+    "resend: done",
+    "resend: no event",
+    "resend: no job",
     "waits: at limit",
     "waits: due",
     "waits: no worker",
@@ -77,6 +82,11 @@ impl Answers {
                 PolicyPut::Updated(_) => "put: updated",
                 PolicyPut::Unchanged(_) => "put: unchanged",
                 PolicyPut::IdTaken => "put: id taken",
+            }),
+            Answer::Resent(resent) => self.count(match resent {
+                Resent::Done => "resend: done",
+                Resent::NoEvent => "resend: no event",
+                Resent::NoJob => "resend: no job",
             }),
             Answer::Fired(fired) => self.count(match fired {
                 Fired::Fired(_) => "fire: fired",

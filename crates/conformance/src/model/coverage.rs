@@ -79,6 +79,8 @@ impl Coverage {
             | Op::Policies(_)
             | Op::TakeEvents { .. }
             | Op::Settle { .. }
+            | Op::Resend { .. }
+            | Op::Kept(_)
             | Op::Get(_)
             | Op::List(_)
             | Op::Counts

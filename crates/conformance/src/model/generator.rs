@@ -127,7 +127,7 @@ impl Generator {
 
     fn random(&mut self, view: &View) -> Op {
         loop {
-            let op = match self.rng.below(142) {
+            let op = match self.rng.below(145) {
                 0..=9 => Some(self.insert(view)),
                 10..=25 => Some(self.claim()),
                 26..=30 => Some(self.extend(view)),
@@ -153,6 +153,8 @@ impl Generator {
                 126 => Some(if self.rng.chance(50) { Op::Counts } else { Op::Names }),
                 127..=130 => self.explain(view),
                 131..=133 => Some(self.beat()),
+                134..=135 => self.resend(),
+                136 => self.known_id().map(Op::Kept),
                 _ => Some(self.advance()),
             };
             // Nothing to do it to: draw again.
@@ -359,12 +361,22 @@ impl Generator {
     fn settle(&mut self) -> Option<Op> {
         let at = self.rng.below(REMEMBERED_MAX as u64) as usize;
         let (id, seq) = self.taken.get(at).cloned()?;
-        let settled = if self.rng.chance(60) {
-            Settled::Done
-        } else {
-            Settled::Retry { at: self.now + self.rng.seconds(0, 60), error: "503".into() }
+        let at = self.now + self.rng.seconds(0, 60);
+        let settled = match self.rng.below(20) {
+            0..=11 => Settled::Done,
+            12..=16 => Settled::Retry { at, error: "503".into() },
+            17..=18 => Settled::Later { at },
+            _ => Settled::Gone { error: "410".into() },
         };
         Some(Op::Settle { id, seq, settled })
+    }
+
+    fn resend(&mut self) -> Option<Op> {
+        let at = self.rng.below(REMEMBERED_MAX as u64) as usize;
+        let (id, seq) = self.taken.get(at).cloned()?;
+        // Some that the job never had.
+        let seq = if self.rng.chance(20) { seq + 100 } else { seq };
+        Some(Op::Resend { id, seq })
     }
 
     fn list(&mut self, view: &View) -> Op {

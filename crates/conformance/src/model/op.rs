@@ -7,8 +7,8 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
     Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, PolicyPut, PolicyQuery, Query, Report, Result, Settled, Store, Swept,
-    Waiting,
+    NameStats, NewJob, Node, OptionsChange, OutboxEntry, PolicyPut, PolicyQuery, Query, Report, Resent, Result,
+    Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 
@@ -110,6 +110,15 @@ pub enum Op {
         /// What became of it.
         settled: Settled,
     },
+    /// [`Store::resend_event`].
+    Resend {
+        /// Of which job.
+        id: JobId,
+        /// Which event.
+        seq: u32,
+    },
+    /// [`Store::events`].
+    Kept(JobId),
     /// [`Store::get`].
     Get(JobId),
     /// [`Store::list`], all pages.
@@ -157,6 +166,10 @@ pub enum Answer {
     Policy(Option<Box<Policy>>),
     /// To a look at policies.
     Policies(Vec<Policy>),
+    /// To a wish to send again.
+    Resent(Resent),
+    /// To a look at events.
+    Kept(Vec<OutboxEntry>),
     /// To a take, in the order of the jobs.
     Events(Vec<JobEvents>),
     /// To a get.
@@ -218,6 +231,8 @@ impl Op {
                 store.settle_event(&id, seq, settled, now).await?;
                 Answer::Nothing
             }
+            Op::Resend { id, seq } => Answer::Resent(store.resend_event(&id, seq, now).await?),
+            Op::Kept(id) => Answer::Kept(store.events(&id).await?),
             Op::Get(id) => Answer::Job(store.get(&id).await?.map(Box::new)),
             Op::List(query) => {
                 let newest_first = query.name.is_some() || query.tag.is_some() || query.upstream.is_some();

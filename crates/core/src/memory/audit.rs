@@ -20,7 +20,7 @@ impl Inner {
         }
         for (id, events) in self.outbox.by_job() {
             match self.jobs.get(id) {
-                Some(job) => wrong.extend(invariant::events_follow_job(job, &events).err()),
+                Some(job) => wrong.extend(invariant::check_events(job, &events)),
                 None => wrong.push(format!("there are hook events of job {id}, which does not exist")),
             }
         }

@@ -33,8 +33,8 @@ use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::store::{
     Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, Page, PolicyPut, PolicyQuery, Query, Report,
-    Result, Settled, Store, Swept, Waiting,
+    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
+    Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use crate::{JobId, Name, PoolId, Time};
 
@@ -157,6 +157,14 @@ impl Store for MemoryStore {
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
         self.step(|inner| inner.settle_event(id, seq, settled, now));
         Ok(())
+    }
+
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        Ok(self.step(|inner| inner.resend_event(id, seq, now)))
+    }
+
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        Ok(self.step(|inner| inner.outbox.of(id).cloned().collect()))
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {

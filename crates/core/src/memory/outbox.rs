@@ -1,7 +1,7 @@
-//! The outbox: undelivered hook events, in order per job.
+//! The outbox: hook events, in order per job; see [`crate::outbox`].
 //!
-//! Each event has a turn of its own ([`OutboxEntry::next_at`]); that of a job's first event is the job's. A take holds
-//! the events that it gives out by moving their turns to the end of the hold. An event that joins meanwhile has its
+//! Each waiting event has a turn of its own ([`OutboxEntry::next_at`]); that of a job's first one is the job's. A take
+//! holds the events that it gives out by moving their turns to the end of the hold. An event that joins meanwhile has its
 //! turn at once, and gets it as soon as those before it are settled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,17 +9,24 @@ use std::sync::Arc;
 
 use super::indexes::Timed;
 use super::inner::Inner;
-use crate::dump::OutboxEntry;
 use crate::lifecycle::HookEvent;
-use crate::store::{JobEvents, Settled};
+use crate::outbox::{Delivery, JobEvents, OutboxEntry, Resent, Settled};
 use crate::{JobId, Time, limits};
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// The events of each job in order; no job without events.
+    /// The events of each job in order, waiting and kept; no job without events.
     events: BTreeMap<JobId, VecDeque<OutboxEntry>>,
-    /// The jobs by their turn.
+    /// The jobs with waiting events, by their turn.
     turns: BTreeSet<Timed>,
+}
+
+/// What a take found of a job.
+struct Taken {
+    id: JobId,
+    events: Vec<HookEvent>,
+    tries: u32,
+    gone: bool,
 }
 
 impl Outbox {
@@ -28,16 +35,16 @@ impl Outbox {
     pub(super) fn put(&mut self, id: &JobId, event: HookEvent) {
         self.change(id, |events| {
             if event.check_in.is_some() {
-                events.retain(|entry| entry.event.check_in.is_none() || entry.next_at > event.at);
+                let idle = |entry: &OutboxEntry| entry.resent_at.is_none() && entry.next_at <= event.at;
+                events.retain(|entry| !(entry.is_waiting() && entry.event.check_in.is_some() && idle(entry)));
             }
-            let next_at = event.at;
-            events.push_back(OutboxEntry { id: id.clone(), event, next_at, tries: 0, error: None });
+            events.push_back(OutboxEntry::new(id.clone(), event));
         });
     }
 
-    /// Whether a job has undelivered events.
+    /// Whether a job has waiting events.
     pub(super) fn holds(&self, id: &JobId) -> bool {
-        self.events.contains_key(id)
+        self.turn(id).is_some()
     }
 
     /// Drops the events of a job that goes.
@@ -50,58 +57,100 @@ impl Outbox {
         self.events.values().flatten()
     }
 
-    /// Takes the events of up to `limit` jobs whose turn it is, and holds them until `until`.
-    fn take(&mut self, limit: usize, until: Time, now: Time) -> Vec<(JobId, Vec<HookEvent>, u32)> {
+    /// The events of a job, in their order.
+    pub(super) fn of(&self, id: &JobId) -> impl Iterator<Item = &OutboxEntry> {
+        self.events.get(id).into_iter().flatten()
+    }
+
+    /// Takes the waiting events of up to `limit` jobs whose turn it is, and holds them until `until`.
+    fn take(&mut self, limit: usize, until: Time, now: Time) -> Vec<Taken> {
         let due = self.turns.iter().take_while(|(at, _)| *at <= now).take(limit);
         let due: Vec<JobId> = due.map(|(_, id)| id.clone()).collect();
         let mut taken = Vec::with_capacity(due.len());
         for id in due {
             self.change(&id, |events| {
                 hold(events, until);
-                let tries = events.front().map_or(0, |entry| entry.tries);
-                taken.push((id.clone(), events.iter().map(|entry| entry.event.clone()).collect(), tries));
+                let tries = waiting(events).next().map_or(0, |entry| entry.tries);
+                let gone = events.iter().any(|entry| entry.delivery == Delivery::Gone);
+                let events = waiting(events).map(|entry| entry.event.clone()).collect();
+                taken.push(Taken { id: id.clone(), events, tries, gone });
             });
         }
         taken
     }
 
-    /// Removes the events up to `seq`.
-    fn done(&mut self, id: &JobId, seq: u32) {
-        self.change(id, |events| events.retain(|entry| entry.event.seq > seq));
+    /// Settles the waiting events up to `seq`, and lets the oldest go of what is kept.
+    fn end(&mut self, id: &JobId, seq: u32, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
+        self.change(id, |events| {
+            for entry in events.iter_mut().filter(|entry| entry.is_waiting() && entry.event.seq <= seq) {
+                settle(entry, delivery, error, now);
+            }
+            trim(events);
+        });
     }
 
     /// Lets a job wait until `at`, unless the event that failed is settled already.
-    fn retry(&mut self, id: &JobId, seq: u32, at: Time, error: Arc<str>) {
+    fn wait(&mut self, id: &JobId, seq: u32, at: Time, failure: Option<Arc<str>>) {
         self.change(id, |events| {
-            let Some(first) = events.front_mut().filter(|first| first.event.seq <= seq) else { return };
-            first.tries += 1;
-            first.error = Some(error);
+            let first = events.iter_mut().find(|entry| entry.is_waiting());
+            let Some(first) = first.filter(|first| first.event.seq <= seq) else { return };
+            if let Some(failure) = failure {
+                first.tries += 1;
+                first.error = Some(failure);
+            }
             hold(events, at);
         });
     }
 
-    /// When the turn of a job comes.
-    fn turn(&self, id: &JobId) -> Option<Time> {
-        Some(self.events.get(id)?.front()?.next_at)
+    /// Makes the turn of an event now; answers whether there is such an event.
+    fn resend(&mut self, id: &JobId, seq: u32, now: Time) -> bool {
+        let mut found = false;
+        self.change(id, |events| {
+            let Some(entry) = events.iter_mut().find(|entry| entry.event.seq == seq) else { return };
+            found = true;
+            if entry.is_waiting() {
+                // In its order: those before it have their turn too.
+                hold(events, now);
+                return;
+            }
+            entry.delivery = Delivery::Waiting;
+            (entry.tries, entry.error) = (0, None);
+            (entry.next_at, entry.resent_at) = (now, Some(now));
+            // Whoever sends again takes the receiver for willing.
+            for entry in events.iter_mut().filter(|entry| entry.delivery == Delivery::Gone) {
+                entry.delivery = Delivery::GivenUp;
+            }
+        });
+        found
     }
 
-    /// Removes up to `limit` events past their deadline; answers how many, and whether there are more.
+    /// When the turn of a job comes.
+    fn turn(&self, id: &JobId) -> Option<Time> {
+        Some(waiting(self.events.get(id)?).next()?.next_at)
+    }
+
+    /// Gives up to `limit` events past their deadline up; answers how many, and whether there are more.
     pub(super) fn prune(&mut self, limit: usize, now: Time) -> (usize, bool) {
-        let past = |entry: &OutboxEntry| entry.event.at + limits::HOOK_DEADLINE <= now;
-        let late = self.entries().filter(|entry| past(entry));
-        let mut removed: Vec<(JobId, u32)> =
-            late.take(limit.saturating_add(1)).map(|entry| (entry.id.clone(), entry.event.seq)).collect();
-        let more = removed.len() > limit;
-        removed.truncate(limit);
-        for (id, seq) in &removed {
-            self.done(id, *seq);
+        let late = self.entries().filter(|entry| entry.is_waiting() && entry.deadline() <= now);
+        let mut late: Vec<(Time, JobId, u32)> =
+            late.map(|entry| (entry.deadline(), entry.id.clone(), entry.event.seq)).collect();
+        late.sort();
+        let more = late.len() > limit;
+        late.truncate(limit);
+        for (_, id, seq) in &late {
+            self.change(id, |events| {
+                for entry in events.iter_mut().filter(|entry| entry.event.seq == *seq) {
+                    settle(entry, Delivery::GivenUp, None, now);
+                }
+                trim(events);
+            });
         }
-        (removed.len(), more)
+        (late.len(), more)
     }
 
     /// When the next event will be past its deadline.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.entries().map(|entry| entry.event.at + limits::HOOK_DEADLINE).min()
+        self.entries().filter(|entry| entry.is_waiting()).map(OutboxEntry::deadline).min()
     }
 
     /// Changes the events of a job and keeps its turn right.
@@ -111,13 +160,11 @@ impl Outbox {
         }
         let events = self.events.entry(id.clone()).or_default();
         change(events);
-        match events.front() {
-            Some(first) => {
-                self.turns.insert((first.next_at, id.clone()));
-            }
-            None => {
-                self.events.remove(id);
-            }
+        if events.is_empty() {
+            self.events.remove(id);
+        }
+        if let Some(turn) = self.turn(id) {
+            self.turns.insert((turn, id.clone()));
         }
     }
 
@@ -128,16 +175,39 @@ impl Outbox {
     }
 
     /// The events of each job.
-    pub(super) fn by_job(&self) -> impl Iterator<Item = (&JobId, Vec<&HookEvent>)> {
-        self.events.iter().map(|(id, entries)| (id, entries.iter().map(|entry| &entry.event).collect()))
+    pub(super) fn by_job(&self) -> impl Iterator<Item = (&JobId, Vec<&OutboxEntry>)> {
+        self.events.iter().map(|(id, entries)| (id, entries.iter().collect()))
     }
 }
 
-/// Makes events wait until `until`.
+fn waiting(events: &VecDeque<OutboxEntry>) -> impl Iterator<Item = &OutboxEntry> {
+    events.iter().filter(|entry| entry.is_waiting())
+}
+
+/// Makes waiting events wait until `until`.
 fn hold(events: &mut VecDeque<OutboxEntry>, until: Time) {
-    for entry in events {
+    for entry in events.iter_mut().filter(|entry| entry.is_waiting()) {
         entry.next_at = until;
     }
+}
+
+fn settle(entry: &mut OutboxEntry, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
+    entry.delivery = delivery;
+    entry.next_at = now;
+    if let Some(error) = error {
+        entry.error = Some(Arc::clone(error));
+    }
+}
+
+/// Lets the oldest settled events go.
+fn trim(events: &mut VecDeque<OutboxEntry>) {
+    let settled = events.iter().filter(|entry| !entry.is_waiting()).count();
+    let mut over = settled.saturating_sub(limits::HOOK_EVENTS_KEPT);
+    events.retain(|entry| {
+        let goes = over > 0 && !entry.is_waiting();
+        over -= usize::from(goes);
+        !goes
+    });
 }
 
 impl Inner {
@@ -145,17 +215,34 @@ impl Inner {
     pub(super) fn take_events(&mut self, limit: usize, until: Time, now: Time) -> Vec<JobEvents> {
         let taken = self.outbox.take(limit, until, now).into_iter();
         taken
-            .filter_map(|(id, events, tries)| Some(JobEvents { job: self.jobs.get(&id)?.clone(), events, tries }))
+            .filter_map(|Taken { id, events, tries, gone }| {
+                Some(JobEvents { job: self.jobs.get(&id)?.clone(), events, tries, gone })
+            })
             .collect()
     }
 
     /// Records what became of a delivery.
     pub(super) fn settle_event(&mut self, id: &JobId, seq: u32, settled: Settled, now: Time) {
+        let outbox = &mut self.outbox;
         match settled {
-            Settled::Done => self.outbox.done(id, seq),
-            Settled::Retry { at, error } => self.outbox.retry(id, seq, at, error),
+            Settled::Done => outbox.end(id, seq, Delivery::Delivered, None, now),
+            Settled::Gone { error } => outbox.end(id, u32::MAX, Delivery::Gone, Some(&error), now),
+            Settled::Retry { at, error } => outbox.wait(id, seq, at, Some(error)),
+            Settled::Later { at } => outbox.wait(id, seq, at, None),
         }
         // Events that joined during the delivery have waited for this.
         self.news.events |= self.outbox.turn(id).is_some_and(|turn| turn <= now);
+    }
+
+    /// Makes the turn of an event now.
+    pub(super) fn resend_event(&mut self, id: &JobId, seq: u32, now: Time) -> Resent {
+        if !self.jobs.contains_key(id) {
+            return Resent::NoJob;
+        }
+        if !self.outbox.resend(id, seq, now) {
+            return Resent::NoEvent;
+        }
+        self.news.events = true;
+        Resent::Done
     }
 }

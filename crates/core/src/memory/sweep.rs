@@ -56,11 +56,13 @@ impl Inner {
         let unexpired = self.indexes.kept.values().filter_map(|kept| kept.iter().find(|(at, _)| *at > now));
         next.extend(unexpired.map(|(at, _)| *at));
 
-        let mut over = self.idempotency.iter().filter(|(_, entry)| entry.expires_at <= now);
-        let keys: Vec<_> = over.by_ref().take(limit).map(|(key, _)| key.clone()).collect();
-        swept.more |= over.next().is_some();
+        let over = self.idempotency.iter().filter(|(_, entry)| entry.expires_at <= now);
+        let mut keys: Vec<_> = over.map(|(key, entry)| (entry.expires_at, key.clone())).collect();
+        keys.sort();
+        swept.more |= keys.len() > limit;
+        keys.truncate(limit);
         swept.moved += keys.len();
-        for key in keys {
+        for (_, key) in keys {
             self.idempotency.remove(&key);
         }
         next.extend(self.idempotency.values().map(|entry| entry.expires_at).min());

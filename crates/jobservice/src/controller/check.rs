@@ -15,6 +15,7 @@ use jobservice_core::{JobId, Name, Time, limits};
 
 use super::{FieldError, Submission, SubmitError};
 use crate::Registry;
+use crate::hooks::AddressPolicy;
 
 /// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
 const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
@@ -28,12 +29,18 @@ pub(super) enum New {
 }
 
 /// Makes the record of a submission, or says all that is wrong with it. Policies follow the `wall` clock.
-pub(super) fn new(submission: Submission, registry: &Registry, now: Time, wall: Time) -> Result<New, SubmitError> {
+pub(super) fn new(
+    submission: Submission,
+    registry: &Registry,
+    hooks: Option<&AddressPolicy>,
+    now: Time,
+    wall: Time,
+) -> Result<New, SubmitError> {
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
-    bad.check_kind(&submission);
     let run_at = bad.run_at(&submission, now);
     let schedule = bad.schedule(&submission);
+    bad.check_hook(submission.hook.as_deref(), hooks);
     bad.check_limits(&submission);
     let parameters: Arc<str> = match &submission.parameters {
         Some(parameters) => parameters.get().into(),
@@ -90,7 +97,7 @@ pub(super) fn new(submission: Submission, registry: &Registry, now: Time, wall: 
         unique,
         max_fails: max_fails.unwrap_or(info.max_fails),
         timeout: submission.timeout.or(info.timeout),
-        hook: None,
+        hook: submission.hook.map(Arc::from),
         upstream: submission.upstream,
         tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
         retention: Retention::from_seconds(submission.retention_seconds),
@@ -139,9 +146,13 @@ impl Bad {
         }
     }
 
-    fn check_kind(&mut self, submission: &Submission) {
-        if submission.hook.is_some() {
-            self.say("status_hook", "status hooks are not served yet", "leave it out and ask for the job's status");
+    /// What can be told of a hook without looking up its name.
+    pub(super) fn check_hook(&mut self, hook: Option<&str>, policy: Option<&AddressPolicy>) {
+        let Some(hook) = hook else { return };
+        match policy.map(|policy| policy.check_url(hook)) {
+            Some(Ok(_)) => {}
+            Some(Err(refused)) => self.say("status_hook", refused.problem, refused.remedy),
+            None => self.say("status_hook", "status hooks are off", "leave it out and ask for the job's status"),
         }
     }
 

@@ -20,7 +20,8 @@ use super::round::FENCE_TRUST;
 use super::{Level, line};
 
 /// How long [`JobLog::close`] waits at the most: a hung disk must not keep a job from reporting its end.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Shorter than a pool that ends waits for its last reports.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The run that a log is written for.
 #[derive(Clone, Debug)]

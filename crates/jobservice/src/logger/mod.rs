@@ -35,6 +35,7 @@ mod sweep;
 mod watchers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jobservice_core::{Clock, JobId, Store};
 
@@ -49,6 +50,9 @@ pub use self::store::StoreLogs;
 
 use self::core::{Core, Limits};
 use self::sink::Sink;
+
+/// How long the end of the service waits for log backends. The ends of the jobs are in the store by then.
+const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The job logs of a service: opens them for runs, reads them for people. Cheap to clone.
 #[derive(Clone)]
@@ -197,11 +201,14 @@ impl JobLogs {
         self.core().map(|core| core.stats()).unwrap_or_default()
     }
 
-    /// Writes what is buffered, shuts the backends down and ends the flusher. Lines written later are dropped.
+    /// Writes what is buffered, shuts the backends down and ends the flusher. Lines written later are dropped. A backend
+    /// that hangs is waited for at most five seconds.
     pub async fn shutdown(&self) {
         if let Some(core) = self.core() {
             core.close();
-            core.until_closed().await;
+            if tokio::time::timeout(SHUTDOWN_WAIT_MAX, core.until_closed()).await.is_err() {
+                tracing::warn!("a log backend hangs: the last lines of job logs may be missing");
+            }
         }
     }
 }

@@ -29,6 +29,14 @@ impl StoreLogs {
         StoreLogs::with_options(path, Options::default())
     }
 
+    /// The same on the disk of an embedded store, to which it leaves the last room.
+    ///
+    /// # Errors
+    /// As [`StoreLogs::open`].
+    pub fn open_beside_store(path: impl Into<PathBuf>) -> Result<StoreLogs, LogError> {
+        StoreLogs::with_options(path, Options::beside_a_store())
+    }
+
     /// The same, keeping as much as `options` say.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,7 +19,16 @@ pub(crate) struct Board {
     slots: usize,
     inner: Mutex<Inner>,
     news: Notify,
-    stuck: AtomicIsize,
+    stuck: Stuck,
+    /// The fetcher claims no more because of it.
+    held_up: AtomicBool,
+}
+
+/// Code that goes on after its run was given up, by where it runs: for async code the threads in reserve are few.
+#[derive(Default)]
+struct Stuck {
+    in_async: AtomicIsize,
+    blocking: AtomicIsize,
 }
 
 #[derive(Default)]
@@ -47,7 +56,13 @@ pub(crate) struct Busy {
 
 impl Board {
     pub(crate) fn new(slots: usize) -> Board {
-        Board { slots, inner: Mutex::default(), news: Notify::new(), stuck: AtomicIsize::new(0) }
+        Board {
+            slots,
+            inner: Mutex::default(),
+            news: Notify::new(),
+            stuck: Stuck::default(),
+            held_up: AtomicBool::new(false),
+        }
     }
 
     // ---- the fetcher ----
@@ -55,6 +70,8 @@ impl Board {
     /// Adds claimed runs. Answers how many runners to start for them, which count as started with this call.
     pub(crate) fn add(&self, runs: impl IntoIterator<Item = Arc<Run>>, runners_wanted: usize) -> usize {
         let mut inner = self.inner.lock();
+        // Those that were stopped before they began would stay until a slot is free, and more of them come meanwhile.
+        inner.waiting.retain(|run| !run.is_settled());
         inner.waiting.extend(runs);
         inner.more_runners(runners_wanted, self.slots)
     }
@@ -140,25 +157,45 @@ impl Board {
 
     // ---- code that goes on after its run was settled ----
 
-    pub(crate) fn stuck_more(&self) {
-        self.stuck.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn stuck_more(&self, is_blocking: bool) {
+        self.stuck.of(is_blocking).fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn stuck_less(&self) {
-        self.stuck.fetch_sub(1, Ordering::AcqRel);
+    pub(crate) fn stuck_less(&self, is_blocking: bool) {
+        self.stuck.of(is_blocking).fetch_sub(1, Ordering::AcqRel);
         self.news.notify_one();
     }
 
-    /// How many runs were given up and their code still runs.
-    pub(crate) fn stuck(&self) -> usize {
+    /// How many runs of async or of blocking jobs were given up and their code still runs.
+    pub(crate) fn stuck_of(&self, is_blocking: bool) -> usize {
         // For a moment it is below zero, when code ends between the two steps of giving it up.
-        usize::try_from(self.stuck.load(Ordering::Acquire)).unwrap_or(0)
+        usize::try_from(self.stuck.of(is_blocking).load(Ordering::Acquire)).unwrap_or(0)
+    }
+
+    /// The same of all jobs.
+    pub(crate) fn stuck(&self) -> usize {
+        self.stuck_of(false) + self.stuck_of(true)
+    }
+
+    /// Notes whether the fetcher claims no more because of stuck code; answers whether that is new.
+    pub(crate) fn held_up(&self, is_held_up: bool) -> bool {
+        self.held_up.swap(is_held_up, Ordering::AcqRel) != is_held_up
+    }
+
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held_up.load(Ordering::Acquire)
     }
 
     /// Slots that are taken, and runs that wait for one.
     pub(crate) fn load(&self) -> (usize, usize) {
         let inner = self.inner.lock();
         (inner.running, inner.waiting.len())
+    }
+}
+
+impl Stuck {
+    fn of(&self, is_blocking: bool) -> &AtomicIsize {
+        if is_blocking { &self.blocking } else { &self.in_async }
     }
 }
 

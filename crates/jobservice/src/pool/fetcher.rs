@@ -25,6 +25,7 @@ use crate::Registry;
 use crate::env::Env;
 use crate::run::{Ended, Ending, Interrupt, Run};
 use crate::wait::Backoff;
+use crate::watchdog::Fatal;
 
 /// How often it asks for jobs although nothing told of any: notices may be lost.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +39,10 @@ const WATCH_FIRST: Duration = Duration::from_millis(1);
 const WATCH_LAST: Duration = Duration::from_millis(64);
 
 /// How long it tries to report the last outcomes at the end.
-const FLUSH: Duration = Duration::from_secs(4);
+///
+/// Longer than an ill log may hold back the report of a run that ended with the last of the grace (2 s); and grace,
+/// this and the end of the connections together stay below the 30 s after which container runtimes kill.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// The fetcher of a pool.
 pub(crate) struct Fetcher {
@@ -51,11 +55,19 @@ pub(crate) struct Fetcher {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Tells the keeper that a claim may have gone through without us knowing.
     pub(crate) lost_claim: Arc<tokio::sync::Notify>,
-    pub(crate) fatal: watch::Sender<Option<Arc<str>>>,
+    pub(crate) fatal: Fatal,
     /// Runs that it may have at once: the slots and what is fetched ahead.
     pub(crate) held_max: usize,
-    /// Stuck threads at which it claims no more.
-    pub(crate) stuck_max: usize,
+    pub(crate) stuck_max: StuckMax,
+}
+
+/// How much stuck code it takes that no more jobs are claimed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StuckMax {
+    /// Of async jobs: each holds a thread of the runtime.
+    pub(crate) in_async: usize,
+    /// Of blocking jobs: each holds one of the threads beside it.
+    pub(crate) blocking: usize,
 }
 
 /// What the loop knows from one turn to the next.
@@ -210,7 +222,7 @@ impl Fetcher {
 
     fn claim(&self, turn: &Turn) -> Option<Claim> {
         let free = self.held_max.saturating_sub(turn.held);
-        if free == 0 || self.env.board.stuck() >= self.stuck_max {
+        if free == 0 || self.is_held_up() {
             return None;
         }
         // Without randomness no lease would be unforgeable: better no job than that. The next look tries again.
@@ -231,6 +243,24 @@ impl Fetcher {
             until: self.env.clock.now() + limits::LEASE,
             grace: self.env.grace,
         })
+    }
+
+    /// Whether stuck code holds so many threads that a job could wait for one.
+    fn is_held_up(&self) -> bool {
+        let (board, most) = (&self.env.board, self.stuck_max);
+        let is_held_up = board.stuck_of(false) >= most.in_async || board.stuck_of(true) >= most.blocking;
+        if board.held_up(is_held_up) {
+            if is_held_up {
+                let stuck = board.stuck();
+                tracing::error!(
+                    stuck,
+                    "no more jobs are claimed: {stuck} threads are held by jobs that were given up and do not end; restart"
+                );
+            } else {
+                tracing::info!("jobs are claimed again: threads that were held have become free");
+            }
+        }
+        is_held_up
     }
 
     fn take_answers(&self, turn: &mut Turn, answers: Answers, draining: bool) {
@@ -311,12 +341,12 @@ impl Fetcher {
                 let batch = sent.len();
                 if batch == 1 && matches!(error, StoreError::Damaged { .. } | StoreError::Invalid(_)) {
                     // Trying again would not help, and this one must not hold up the others for ever. The lease is not
-                    // extended any more: what can be saved of the record is up to the reaper.
+                    // extended any more, nor given back: the work is done, and the reaper comes soon enough.
                     for (run, _) in &sent {
                         let id = &run.job().id;
                         tracing::error!(job.id = %id, error = %error, "the end of a run of job {id} cannot be stored");
                     }
-                    self.table.remove(sent.iter().map(|(run, _)| run));
+                    self.table.abandon(sent.iter().map(|(run, _)| run));
                     return;
                 }
                 // One bad record may make the whole batch fail: find out by sending them one by one.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jobservice_core::job::LeaseKey;
 use jobservice_core::notices::SignalNotice;
-use jobservice_core::store::{Held, Result};
+use jobservice_core::store::{Held, Result, StoreError};
 use jobservice_core::{Time, limits};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
@@ -84,13 +84,26 @@ impl Keeper {
         for (run, held) in runs.iter().zip(extended.leases) {
             self.take_held(run, held);
         }
+        self.table.unlisted(&extended.unlisted);
         let orphans: Vec<LeaseKey> =
             extended.unlisted.into_iter().filter(|lease| self.table.is_orphan(lease)).collect();
-        if !orphans.is_empty() {
-            let count = orphans.len();
-            tracing::info!(count, "giving back {count} jobs that were claimed without us hearing of it");
-            // If this fails the next extend finds them again.
-            self.env.store.release(orphans, random_u32(), now).await?;
+        if orphans.is_empty() { Ok(()) } else { self.give_back(orphans, now).await }
+    }
+
+    /// Gives back jobs that nobody runs. If this fails the next extend finds them again.
+    async fn give_back(&self, orphans: Vec<LeaseKey>, now: Time) -> Result<()> {
+        let count = orphans.len();
+        tracing::info!(count, "giving back {count} jobs that were claimed without us hearing of it");
+        match self.env.store.release(orphans.clone(), random_u32(), now).await {
+            Err(StoreError::Damaged { .. } | StoreError::Invalid(_)) if count > 1 => {}
+            answered => return answered.map(drop),
+        }
+        // One of them cannot be read, and must not keep the others.
+        for orphan in orphans {
+            if let Err(error) = self.env.store.release(vec![orphan.clone()], random_u32(), now).await {
+                let id = &orphan.id;
+                tracing::error!(job.id = %id, error = %error, "job {id}, which nobody runs, cannot be given back");
+            }
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ struct Inner {
     /// Nonces of the claims that are not answered. Their leases look unlisted to an extend and are not.
     claims: Vec<u64>,
     early: Vec<(LeaseKey, Signal)>,
+    /// Leases of runs whose ends the store cannot take. They look unlisted too, and nobody may run their jobs at once.
+    abandoned: Vec<LeaseKey>,
 }
 
 impl Table {
@@ -84,6 +86,13 @@ impl Table {
         }
     }
 
+    /// The store cannot take the ends of these runs: their leases are left to the reaper.
+    pub(crate) fn abandon<'a>(&self, runs: impl IntoIterator<Item = &'a Arc<Run>> + Clone) {
+        let leases = runs.clone().into_iter().map(|run| run.lease().clone());
+        self.inner.lock().abandoned.extend(leases);
+        self.remove(runs);
+    }
+
     /// Whether one of the runs crashed before.
     pub(crate) fn has_suspect(&self) -> bool {
         self.inner.lock().suspects > 0
@@ -112,7 +121,14 @@ impl Table {
     /// Whether this lease, which the store calls unlisted, is nobody's: its claim is over and no run has it.
     pub(crate) fn is_orphan(&self, lease: &LeaseKey) -> bool {
         let inner = self.inner.lock();
-        !inner.claims.contains(&lease.nonce) && !inner.runs.iter().any(|run| run.lease() == lease)
+        !inner.claims.contains(&lease.nonce)
+            && !inner.abandoned.contains(lease)
+            && !inner.runs.iter().any(|run| run.lease() == lease)
+    }
+
+    /// These are all leases that the store knows beside those that it was told of: others need not be remembered.
+    pub(crate) fn unlisted(&self, unlisted: &[LeaseKey]) {
+        self.inner.lock().abandoned.retain(|lease| unlisted.contains(lease));
     }
 
     // ---- when to look for runs whose time is over ----

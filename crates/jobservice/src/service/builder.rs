@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::{Service, embedded};
 use crate::env::{Env, Properties, PropertySource, States};
+use crate::hooks::{HookOptions, Hooks};
 use crate::logger::{JobLogs, JobLogsBuilder, LogError};
 use crate::maintenance::{Maintenance, SweepTimes, Upkeep};
 use crate::middleware::Middleware;
@@ -21,9 +22,6 @@ use crate::{BlockingJob, Controller, Job, Registry};
 
 /// Jobs that run at once unless [`ServiceBuilder::workers`] says otherwise: the original's default.
 const WORKERS: usize = 10;
-
-/// The most workers of one pool: their leases are extended in one call.
-const WORKERS_MAX: usize = 10_000;
 
 /// Builds a [`Service`]: a store, jobs, and what they need.
 pub struct ServiceBuilder {
@@ -36,6 +34,7 @@ pub struct ServiceBuilder {
     prefetch: usize,
     pool_name: String,
     logs: Logs,
+    hooks: Option<HookOptions>,
     clock: Option<Arc<dyn Clock>>,
     grace: Duration,
     shutdown_grace: Duration,
@@ -99,6 +98,7 @@ impl Default for ServiceBuilder {
             prefetch: 0,
             pool_name: "pool".to_owned(),
             logs: Logs::Default,
+            hooks: Some(HookOptions::default()),
             clock: None,
             grace: limits::GRACE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
@@ -183,6 +183,13 @@ impl ServiceBuilder {
         self
     }
 
+    /// How status hooks are delivered; by default to public addresses, without signatures. None: this process delivers
+    /// none, and refuses jobs that have one.
+    pub fn hooks(mut self, options: impl Into<Option<HookOptions>>) -> Self {
+        self.hooks = options.into();
+        self
+    }
+
     /// Tells the time from this clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
@@ -198,6 +205,12 @@ impl ServiceBuilder {
     /// Adds a place where jobs' properties are looked up: after those set by name, before the environment.
     pub fn properties(mut self, source: Arc<dyn PropertySource>) -> Self {
         self.properties.sources.push(source);
+        self
+    }
+
+    /// Adds a place where jobs' properties are looked up last: after the environment.
+    pub fn fallback_properties(mut self, source: Arc<dyn PropertySource>) -> Self {
+        self.properties.fallbacks.push(source);
         self
     }
 
@@ -221,7 +234,7 @@ impl ServiceBuilder {
         if !self.registry.problems().is_empty() {
             return Err(StartError::Registry(self.registry.problems().to_vec()));
         }
-        if self.workers.saturating_add(self.prefetch) > WORKERS_MAX {
+        if self.workers.saturating_add(self.prefetch) > limits::WORKERS_MAX as usize {
             return Err(StartError::Workers(self.workers, self.prefetch));
         }
         let incarnation = getrandom::u64().map_err(|_| StartError::Random)?;
@@ -245,7 +258,8 @@ impl ServiceBuilder {
         };
         let registry = Arc::new(self.registry);
         let controller =
-            Controller::new(Arc::clone(&store), Arc::clone(&clock), logs.clone(), Arc::clone(&registry), self.grace);
+            Controller::new(Arc::clone(&store), Arc::clone(&clock), logs.clone(), Arc::clone(&registry), self.grace)
+                .with_hooks(self.hooks.as_ref().map(|hooks| Arc::clone(&hooks.policy)));
         let (fatal_sender, fatal) = watch::channel(None);
         let runs_jobs = self.workers > 0 && !registry.is_empty();
         let node = runs_jobs.then(|| Node {
@@ -263,7 +277,14 @@ impl ServiceBuilder {
             logs: logs.clone(),
             times: SweepTimes::default(),
         };
-        let upkeep = Upkeep::start(maintenance, node).map_err(StartError::Threads)?;
+        let upkeep = Upkeep::start(maintenance, node, fatal_sender.clone()).map_err(StartError::Threads)?;
+        let hooks = match self.hooks {
+            Some(options) => {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                Some(Hooks::start(store, clock, options, fatal_sender.clone()).map_err(StartError::Threads)?)
+            }
+            None => None,
+        };
         let pool = if runs_jobs {
             let env = Arc::new(Env {
                 store,
@@ -286,6 +307,7 @@ impl ServiceBuilder {
             controller,
             pool,
             upkeep,
+            hooks,
             logs,
             sqlite,
             shutdown_grace: self.shutdown_grace,

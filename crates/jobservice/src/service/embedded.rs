@@ -27,7 +27,7 @@ pub(super) async fn open(path: &Path, now: Time) -> Result<Arc<SqliteStore>, Sta
 /// Keeps job logs beside the store: `jobs.db` has them in `jobs-logs.db`.
 pub(super) async fn logs(path: &Path) -> Result<JobLogsBuilder, StartError> {
     let path = logs_path(path);
-    let opened = tokio::task::spawn_blocking(move || StoreLogs::open(path)).await;
+    let opened = tokio::task::spawn_blocking(move || StoreLogs::open_beside_store(path)).await;
     let opened = opened.map_err(|error| StartError::Open(error.into()))?;
     Ok(JobLogs::builder().backend(Arc::new(opened?)))
 }

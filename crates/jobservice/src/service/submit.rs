@@ -186,6 +186,12 @@ impl Submit {
         self
     }
 
+    /// Reports its status changes and check-ins to this URL.
+    pub fn hook(mut self, url: impl Into<String>) -> Submit {
+        self.submission.hook = Some(url.into());
+        self
+    }
+
     /// Notes which job launched it.
     pub fn upstream(mut self, id: JobId) -> Submit {
         self.submission.upstream = Some(id);

@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   jobservice                                      start the service: loopback, port 9443, data in ./jobservice-data
   jobservice -c config.yml                        start it as a file says
+  jobservice config show --default > config.yml   a file to begin with: all options, each with a comment
   jobservice submit demo -p image=demo:1 --wait   run a job and see how it ends
   jobservice list --status error                  which jobs failed for good
   jobservice log -f ID                            what a job says while it runs
@@ -73,6 +74,11 @@ pub(crate) struct ConnectArgs {
     /// The service's secret [default: that of the data directory]. Others on this host can see flags: prefer the variable.
     #[arg(long, value_name = "SECRET", env = "CORE_SECRET", hide_env_values = true, global = true)]
     pub(crate) secret: Option<String>,
+
+    /// Certificates (PEM) to trust instead of those of this machine, for a service under https that signs its own [default:
+    /// the certificate of the service in the data directory].
+    #[arg(long, value_name = "FILE", env = "JOBSERVICE_CA_CERT", global = true)]
+    pub(crate) ca_cert: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +91,7 @@ Examples:
   jobservice submit report -p @input.json --after 90s     from a file (@- from standard input), in 90 seconds
   jobservice submit demo -p image=demo:1 --idempotency-key build-7   safe to repeat for a day
   jobservice submit demo -p image=demo:1 --cron '0 3 * * *' --timezone Europe/Berlin --schedule-key nightly")]
-    Submit(Submit),
+    Submit(Box<Submit>),
 
     /// Show a job.
     Get {
@@ -111,6 +117,9 @@ Examples:
         tail: Option<u64>,
     },
 
+    /// What became of a job's hook events; send one again; verify a message that was received.
+    Hooks(Hooks),
+
     /// End jobs for good. One that runs is told, and has 30 s to obey.
     Stop(Ids),
 
@@ -126,6 +135,40 @@ Examples:
     /// Look at schedules, pause and run them.
     #[command(subcommand)]
     Schedules(Schedules),
+
+    /// Check or show the configuration, without starting anything.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say all that is wrong with the configuration: file and line, field, remedy. Exits with 1 if anything is.
+    Check {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+
+    /// Print the values in effect and where each came from, secrets masked.
+    Show {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+
+        /// Print the default file instead, with a comment on each option.
+        #[arg(long, conflicts_with_all = ["config", "json"])]
+        default: bool,
+
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Print a JSON schema of the configuration file, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +203,10 @@ pub(crate) struct Submit {
     /// Makes --cron safe to repeat: the same key changes the schedule of before.
     #[arg(long, value_name = "KEY", requires = "cron")]
     pub(crate) schedule_key: Option<String>,
+
+    /// Report its status changes to this URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) hook: Option<String>,
 
     /// 0 to 9, higher first.
     #[arg(long, value_name = "NUMBER")]
@@ -272,6 +319,57 @@ pub(crate) struct Keys {
     /// Their keys, or their ids.
     #[arg(required = true, value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  jobservice hooks ID                 its events: delivered, waiting with the next try, given up
+  jobservice hooks resend ID 3        send the third one again
+  jobservice hooks verify < message   whether a message that was received is from the service"
+)]
+pub(crate) struct Hooks {
+    /// The job's id.
+    #[arg(required = true)]
+    pub(crate) id: Option<String>,
+
+    /// Print them as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) action: Option<HookAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HookAction {
+    /// Send an event again, also one that was delivered.
+    Resend {
+        /// The job's id.
+        id: String,
+        /// The number of the event.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        seq: u32,
+    },
+
+    /// Verify the signature of a message that was received. Needs no service.
+    Verify(Verify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The secret that the service signs with. Others on this host can see flags: prefer the variable.
+    #[arg(long, value_name = "SECRET", env = "JOB_SERVICE_HOOK_SECRET", hide_env_values = true)]
+    pub(crate) hook_secret: String,
+
+    /// Do not mind how old the message is.
+    #[arg(long)]
+    pub(crate) any_age: bool,
+
+    /// The message as it came: header lines, an empty line, the body [default: standard input].
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

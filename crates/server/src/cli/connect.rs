@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use jobservice_client::Client;
+use jobservice_client::{Client, Trust};
 
 use super::args::ConnectArgs;
 use crate::config::{DATA_DIR, DATA_DIR_ENV};
@@ -21,15 +21,15 @@ pub(super) fn connect(args: &ConnectArgs, data_dir: Option<&Path>) -> Result<Con
         Some(given) => given.to_owned(),
         None => std::env::var_os(DATA_DIR_ENV).map_or_else(|| PathBuf::from(DATA_DIR), PathBuf::from),
     };
-    let url = match given(args.url.as_deref()) {
-        Some(url) => url,
-        None => data_dir::read_endpoint(&data_dir).with_context(|| {
+    let (url, is_local) = match given(args.url.as_deref()) {
+        Some(url) => (url, false),
+        None => (data_dir::read_endpoint(&data_dir).with_context(|| {
             format!(
                 "no service found: none left its address in {}. Start one with `jobservice`, or name one with --url or \
                  JOBSERVICE_URL",
                 data_dir.display()
             )
-        })?,
+        })?, true),
     };
     let (secret, secret_from) = match given(args.secret.as_deref()) {
         // The service may accept several, of which any will do.
@@ -39,7 +39,25 @@ pub(super) fn connect(args: &ConnectArgs, data_dir: Option<&Path>) -> Result<Con
             None => bail!("no secret: set CORE_SECRET to the one that the service at {url} was started with"),
         },
     };
-    Ok(Connection { client: Client::new(&url, &secret)?, secret_from })
+    let trust = trust(args.ca_cert.as_deref(), (is_local && url.starts_with("https:")).then_some(&data_dir))?;
+    Ok(Connection { client: Client::trusting(&url, &secret, &trust)?, secret_from })
+}
+
+/// The certificates to trust: those that are given, else that which a service of this host shows.
+fn trust(ca_cert: Option<&Path>, data_dir: Option<&PathBuf>) -> Result<Trust> {
+    match (ca_cert.filter(|path| !path.as_os_str().is_empty()), data_dir) {
+        (Some(path), _) => {
+            let pem =
+                std::fs::read(path).with_context(|| format!("cannot read the certificates {}", path.display()))?;
+            Ok(Trust::Certificates(pem))
+        }
+        (None, Some(dir)) => {
+            let der = data_dir::read_certificate(dir)
+                .with_context(|| format!("cannot read the certificate of the service in {}", dir.display()))?;
+            Ok(Trust::Exactly(der))
+        }
+        (None, None) => Ok(Trust::System),
+    }
 }
 
 fn given(text: Option<&str>) -> Option<String> {

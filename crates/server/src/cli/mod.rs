@@ -1,7 +1,9 @@
 //! The command line: starts the service, or talks to one.
 
 mod args;
+mod config;
 mod connect;
+mod hooks;
 mod parameters;
 mod print;
 mod schedules;
@@ -16,6 +18,7 @@ use jobservice_client::{Action, Client, Error, Job, ListQuery, LogQuery, Submiss
 use jobservice_core::{Kind, Status};
 
 pub(crate) use args::{Cli, Command};
+pub(crate) use config::config;
 
 use connect::Connection;
 
@@ -38,6 +41,12 @@ const PAGE_MAX: usize = 1000;
 
 /// Carries out a command against a service.
 pub(crate) async fn run(cli: &Cli, command: Command) -> ExitCode {
+    if let Command::Hooks(args::Hooks { action: Some(args::HookAction::Verify(verify)), .. }) = &command {
+        return hooks::verify(verify).unwrap_or_else(|error| {
+            print::note(&format!("error: {error:#}"));
+            WRONG_USAGE.into()
+        });
+    }
     let connection = match connect::connect(&cli.connect, cli.data_dir.as_deref()) {
         Ok(connection) => connection,
         Err(error) => {
@@ -58,7 +67,7 @@ fn failed(error: &anyhow::Error, connection: &Connection) -> ExitCode {
     }
     print::note(&format!("error: {error:#}"));
     match error.downcast_ref::<Error>() {
-        Some(Error::NoAnswer { .. }) => {
+        Some(Error::NoAnswer { .. } | Error::TooSlow { .. }) => {
             print::note(
                 "is the service running? Start it with `jobservice`, or name another with --url or JOBSERVICE_URL",
             );
@@ -78,7 +87,7 @@ fn failed(error: &anyhow::Error, connection: &Connection) -> ExitCode {
 
 async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Submit(submit) => self::submit(client, submit).await,
+        Command::Submit(submit) => self::submit(client, *submit).await,
         Command::Get { id, json } => {
             let job = client.get(&id).await?;
             if json {
@@ -92,15 +101,17 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
         Command::Log { id, follow, tail } => {
             let mut log = Box::pin(client.log(&id, LogQuery { follow, tail, offset: None }).await?);
             while let Some(piece) = log.next().await {
-                print::bytes(&piece?)?;
+                print::log(&piece?)?;
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Hooks(args) => hooks::run(client, args).await,
         Command::Stop(ids) => each(&ids.ids, "stop", |id| client.control(id, Action::Stop)).await,
         Command::Cancel(ids) => each(&ids.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
         Command::Retry(ids) => each(&ids.ids, "retry", |id| client.control(id, Action::Retry)).await,
         Command::Delete(ids) => each(&ids.ids, "delete", |id| client.delete(id)).await,
         Command::Schedules(command) => schedules::run(client, command).await,
+        Command::Config { .. } => anyhow::bail!("the configuration is looked at without a service"),
     }
 }
 
@@ -109,6 +120,7 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     if let Some(parameters) = parameters::read(&args.parameters)? {
         submission = submission.parameters(parameters)?;
     }
+    submission.status_hook = args.hook;
     let metadata = &mut submission.metadata;
     if let Some(after) = args.after {
         metadata.kind = Kind::Scheduled;

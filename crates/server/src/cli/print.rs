@@ -1,6 +1,6 @@
 //! What the commands print: for people by default, JSON for machines.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use jobservice_client::{Job, Schedule, Waiting};
@@ -16,11 +16,28 @@ pub(super) fn line(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints bytes as they are.
-pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+/// Prints text as it is.
+pub(super) fn text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
+    out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Prints a piece of a job's log: as it is to a file or another program, without what could steer it to a terminal.
+pub(super) fn log(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        // Control characters are single bytes in UTF-8, wherever the piece was cut.
+        let shown: Vec<u8> = bytes.iter().map(|byte| if steers(*byte) { b'?' } else { *byte }).collect();
+        out.write_all(&shown)?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    out.flush()
+}
+
+fn steers(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\n' && byte != b'\t'
 }
 
 /// Prints a line of progress, beside what is printed.
@@ -32,6 +49,11 @@ pub(super) fn note(text: &str) {
 /// Prints a job, or anything else, as one line of JSON.
 pub(super) fn json(job: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string(job)?)?)
+}
+
+/// Prints JSON over several lines, for people and for files.
+pub(super) fn pretty(value: &serde_json::Value) -> anyhow::Result<()> {
+    Ok(line(&serde_json::to_string_pretty(value)?)?)
 }
 
 /// Prints a job for people.
@@ -59,6 +81,7 @@ pub(super) fn job(job: &Job) -> io::Result<()> {
     row("unique", job.unique.then(|| "yes".to_owned()));
     row("tags", (!job.tags.is_empty()).then(|| job.tags.join(", ")));
     row("executions", job.executions_total.map(|total| total.to_string()));
+    row("hook", job.hook_status.clone());
     row("upstream", job.upstream_job_id.clone());
     row("parameters", job.parameters.as_ref().map(|parameters| parameters.get().to_owned()));
     row("result", job.result.as_ref().map(|result| result.get().to_owned()));
@@ -154,7 +177,7 @@ pub(super) fn schedule(schedule: &Schedule) -> io::Result<()> {
 }
 
 /// Text of a job without what could steer a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 

@@ -1,10 +1,13 @@
 //! The lists of log backends: of the service itself, and of jobs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jobservice::logger::Level;
+use jobservice_core::limits;
 
+use super::logger_settings::SETTINGS;
 use super::yaml::{Node, Value};
 use super::{Reading, did_you_mean};
 
@@ -15,8 +18,12 @@ pub(crate) struct Logger {
     pub(crate) kind: LoggerKind,
     /// The least grave level that it gets.
     pub(crate) level: Level,
+    /// Whether a line is a JSON object. Of the service's own log only.
+    pub(crate) as_json: bool,
     /// How long its logs stay; none: as long as their jobs.
     pub(crate) kept: Option<Duration>,
+    /// How many bytes all its logs may take before the oldest go; none: as many as there are.
+    pub(crate) kept_bytes_max: Option<u64>,
 }
 
 /// The backends there are.
@@ -27,24 +34,70 @@ pub(crate) enum LoggerKind {
         /// Standard error instead of standard output.
         to_stderr: bool,
     },
-    /// Files in a directory.
-    File {
-        /// The directory.
-        base_dir: PathBuf,
-    },
+    /// Files in a directory: one for each job, or those of the service.
+    File(FileLog),
     /// In the store, with the jobs.
     Store,
+    /// One of the user's own.
+    Own {
+        /// The name it is registered under.
+        name: String,
+        /// What the configuration says to it.
+        settings: BTreeMap<String, String>,
+    },
 }
 
+impl LoggerKind {
+    /// Whether both write to the same stream, file or directory. What backends of the user's own do is theirs.
+    fn is_same_place(&self, other: &LoggerKind) -> bool {
+        match (self, other) {
+            (LoggerKind::File(one), LoggerKind::File(other)) => {
+                (&one.base_dir, &one.file_name) == (&other.base_dir, &other.file_name)
+            }
+            (LoggerKind::Own { .. }, _) => false,
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// Where a FILE logger writes. Name and rotation are those of the service's own log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileLog {
+    /// The directory.
+    pub(crate) base_dir: PathBuf,
+    /// The file in it.
+    pub(crate) file_name: String,
+    /// When a new file is begun.
+    pub(crate) rotation: Rotation,
+}
+
+/// When the service's log begins a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    /// A file holds at most so many bytes.
+    pub(crate) file_bytes_max: u64,
+    /// Each day (UTC) begins one, too.
+    pub(crate) daily: bool,
+    /// So many old ones are kept.
+    pub(crate) files_max: u32,
+}
+
+/// The service's log, unless its settings say otherwise.
+const FILE_NAME: &str = "jobservice.log";
+
 impl Logger {
+    fn of(kind: LoggerKind, level: Level) -> Logger {
+        Logger { kind, level, as_json: false, kept: None, kept_bytes_max: None }
+    }
+
     /// The service logs to standard error: standard output is for what a command answers.
     pub(super) fn default_of_service() -> Vec<Logger> {
-        vec![Logger { kind: LoggerKind::StdOutput { to_stderr: true }, level: Level::Info, kept: None }]
+        vec![Logger::of(LoggerKind::StdOutput { to_stderr: true }, Level::Info)]
     }
 
     /// Jobs log into the store, so that their logs can be read back without anything being set up.
     pub(super) fn default_of_jobs() -> Vec<Logger> {
-        vec![Logger { kind: LoggerKind::Store, level: Level::Debug, kept: None }]
+        vec![Logger::of(LoggerKind::Store, Level::Debug)]
     }
 }
 
@@ -53,14 +106,17 @@ impl Logger {
 struct Fields {
     name: Option<String>,
     level: Option<Level>,
-    base_dir: Option<PathBuf>,
-    to_stderr: Option<bool>,
+    /// Settings, each with the place where it stands.
+    settings: BTreeMap<String, (String, String)>,
     kept: Option<Duration>,
+    kept_bytes_max: Option<u64>,
+    /// The directory that the original's sweeper is told once more.
+    work_dir: Option<(String, PathBuf)>,
 }
 
 const KEYS: [&str; 4] = ["name", "level", "settings", "sweeper"];
-const SETTINGS: [&str; 2] = ["base_dir", "output"];
-const SWEEPER: [&str; 2] = ["duration", "settings"];
+const SWEEPER: [&str; 3] = ["duration", "bytes_max", "settings"];
+const SWEEPER_SETTINGS: [&str; 1] = ["work_dir"];
 
 impl Reading {
     pub(super) fn read_loggers(&mut self, file: &str, path: &str, node: &Node) -> Vec<Logger> {
@@ -71,48 +127,160 @@ impl Reading {
             }
             return Vec::new();
         };
+        if items.len() > limits::LOG_BACKENDS_MAX {
+            let what = format!("it has {} loggers", items.len());
+            let remedy = format!("give at most {}", limits::LOG_BACKENDS_MAX);
+            self.problem(format!("{file}:{}", node.line), path, what, remedy);
+        }
         let mut loggers = Vec::new();
         for (at, item) in items.iter().enumerate() {
             let path = format!("{path}[{at}]");
             let place = format!("{file}:{}", item.line);
             let fields = self.fields(file, &path, item);
-            loggers.extend(self.logger(place, &path, fields));
+            let Some(logger) = self.logger(&place, &path, fields) else { continue };
+            // Two writers of one file, or of one stream, would write into each other's lines.
+            if loggers.iter().any(|other: &Logger| other.kind.is_same_place(&logger.kind)) {
+                self.problem(place, &path, "it writes to the same place as one before it", "remove one of them");
+            }
+            loggers.push(logger);
         }
         loggers
     }
 
-    fn logger(&mut self, place: String, path: &str, fields: Fields) -> Option<Logger> {
+    fn logger(&mut self, place: &str, path: &str, mut fields: Fields) -> Option<Logger> {
         let of_service = path.starts_with("loggers");
         let name_path = format!("{path}.name");
-        let Some(name) = fields.name else {
-            self.problem(place, &name_path, "it is missing", "give STD_OUTPUT, FILE or STORE");
+        let own = if of_service { self.service_backends.clone() } else { self.job_backends.clone() };
+        let known: Vec<&str> = ["STD_OUTPUT", "FILE"]
+            .into_iter()
+            .chain((!of_service).then_some("STORE"))
+            .chain(own.iter().map(String::as_str))
+            .collect();
+        let remedy = format!("give {}", known.join(" or "));
+        let Some(name) = fields.name.take() else {
+            self.problem(place, &name_path, "it is missing", remedy);
             return None;
         };
-        let kind = match name.to_ascii_uppercase().as_str() {
-            "STD_OUTPUT" => LoggerKind::StdOutput { to_stderr: fields.to_stderr.unwrap_or(of_service) },
-            "FILE" => {
-                let Some(base_dir) = fields.base_dir else {
-                    self.problem(place, &format!("{path}.settings.base_dir"), "it is missing", "give a directory");
+        let kept = (fields.kept, fields.kept_bytes_max);
+        let level = fields.level.unwrap_or(Level::Info);
+        let (kind, as_json) = if let Some(name) = own.iter().find(|own| own.eq_ignore_ascii_case(&name)) {
+            let settings = fields.settings.into_iter().map(|(key, (text, _))| (key, text)).collect();
+            (LoggerKind::Own { name: name.clone(), settings }, false)
+        } else {
+            match name.to_ascii_uppercase().as_str() {
+                "STD_OUTPUT" => {
+                    let as_json = self.as_json(path, &mut fields, of_service);
+                    let output = self.word(path, &mut fields, "output", &["stdout", "stderr", "std_out", "std_err"]);
+                    let to_stderr = output.map_or(of_service, |output| output.ends_with("err"));
+                    self.others(path, fields, of_service, "STD_OUTPUT");
+                    (LoggerKind::StdOutput { to_stderr }, as_json)
+                }
+                "FILE" => {
+                    let as_json = self.as_json(path, &mut fields, of_service);
+                    (LoggerKind::File(self.file_log(place, path, fields, of_service)?), as_json)
+                }
+                "STORE" | "DB" if of_service => {
+                    self.problem(place, &name_path, "the service's own log cannot go to the store", remedy);
                     return None;
-                };
-                LoggerKind::File { base_dir }
-            }
-            "STORE" | "DB" if of_service => {
-                self.problem(
-                    place,
-                    &name_path,
-                    "the service's own log cannot go to the store",
-                    "give STD_OUTPUT or FILE",
-                );
-                return None;
-            }
-            "STORE" | "DB" => LoggerKind::Store,
-            _ => {
-                self.problem(place, &name_path, format!("{name:?} is not known"), "give STD_OUTPUT, FILE or STORE");
-                return None;
+                }
+                "STORE" | "DB" => {
+                    self.others(path, fields, of_service, "STORE");
+                    (LoggerKind::Store, false)
+                }
+                _ => {
+                    self.problem(place, &name_path, format!("{name:?} is not known"), remedy);
+                    return None;
+                }
             }
         };
-        Some(Logger { kind, level: fields.level.unwrap_or(Level::Info), kept: fields.kept })
+        if matches!(kind, LoggerKind::StdOutput { .. }) && kept != (None, None) {
+            self.warnings.push(format!("{place}: {path}.sweeper has no effect: nothing is kept of STD_OUTPUT"));
+        }
+        Some(Logger { kind, level, as_json, kept: kept.0, kept_bytes_max: kept.1 })
+    }
+
+    fn file_log(&mut self, place: &str, path: &str, mut fields: Fields, of_service: bool) -> Option<FileLog> {
+        let base_dir = fields.settings.remove("base_dir").map(|(text, _)| PathBuf::from(text));
+        let (file_name, rotation) = if of_service {
+            let daily = self.word(path, &mut fields, "rotate", &["size", "day"]) == Some("day");
+            let file_bytes_max = self.number(path, &mut fields, "file_bytes_max", limits::SERVICE_LOG_BYTES);
+            let files_max = self.number(path, &mut fields, "files_max", limits::SERVICE_LOG_FILES);
+            let rotation = Rotation {
+                file_bytes_max: file_bytes_max.unwrap_or(limits::SERVICE_LOG_BYTES_DEFAULT),
+                daily,
+                files_max: files_max.map_or(limits::SERVICE_LOG_FILES_DEFAULT, |files| files as u32),
+            };
+            (self.file_name(path, &mut fields), rotation)
+        } else {
+            let rotation = Rotation { file_bytes_max: u64::MAX, daily: false, files_max: 0 };
+            (String::new(), rotation)
+        };
+        let Some(base_dir) = base_dir else {
+            self.problem(place, &format!("{path}.settings.base_dir"), "it is missing", "give a directory");
+            return None;
+        };
+        if let Some((place, work_dir)) = fields.work_dir.take()
+            && work_dir != base_dir
+        {
+            let path = format!("{path}.sweeper.settings.work_dir");
+            let what = format!("it is {}, and the logs are in {}", work_dir.display(), base_dir.display());
+            self.problem(place, &path, what, "give the base_dir, or leave it out");
+        }
+        self.others(path, fields, of_service, "FILE");
+        Some(FileLog { base_dir, file_name, rotation })
+    }
+
+    fn file_name(&mut self, path: &str, fields: &mut Fields) -> String {
+        let Some((text, place)) = fields.settings.remove("file_name") else { return FILE_NAME.to_owned() };
+        if text.is_empty() || text.contains('/') || text == "." || text == ".." {
+            let what = format!("it is {text:?}");
+            self.problem(place, &format!("{path}.settings.file_name"), what, "give the name of a file in base_dir");
+        }
+        text
+    }
+
+    fn as_json(&mut self, path: &str, fields: &mut Fields, of_service: bool) -> bool {
+        // Lines of jobs have a form of their own, in which they are read back.
+        of_service && self.word(path, fields, "format", &["text", "json"]) == Some("json")
+    }
+
+    /// Takes a setting that is one of some words.
+    fn word(&mut self, path: &str, fields: &mut Fields, key: &str, words: &[&'static str]) -> Option<&'static str> {
+        let (text, place) = fields.settings.remove(key)?;
+        let word = words.iter().copied().find(|word| word.eq_ignore_ascii_case(&text));
+        if word.is_none() {
+            let remedy = format!("give {}", words.get(..2).unwrap_or(words).join(" or "));
+            self.problem(place, &format!("{path}.settings.{key}"), format!("it is {text:?}"), remedy);
+        }
+        word
+    }
+
+    /// Takes a setting that is a number within bounds.
+    fn number(&mut self, path: &str, fields: &mut Fields, key: &str, bounds: (u64, u64)) -> Option<u64> {
+        let (text, place) = fields.settings.remove(key)?;
+        let number = text.parse().ok().filter(|number| (bounds.0..=bounds.1).contains(number));
+        if number.is_none() {
+            let remedy = format!("give {} to {}", bounds.0, bounds.1);
+            self.problem(place, &format!("{path}.settings.{key}"), format!("it is {text:?}"), remedy);
+        }
+        number
+    }
+
+    /// Complains of the settings that nobody took.
+    fn others(&mut self, path: &str, fields: Fields, of_service: bool, backend: &str) {
+        let known: Vec<&str> = SETTINGS
+            .iter()
+            .filter(|setting| setting.backend.contains(backend) && (of_service || !setting.of_service))
+            .map(|setting| setting.key)
+            .collect();
+        for (key, (_, place)) in fields.settings {
+            let remedy = match did_you_mean(&key, known.iter().copied()) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None if known.is_empty() => format!("{backend} has no settings: remove it"),
+                None => format!("known for {backend} are {}", known.join(", ")),
+            };
+            self.problem(place, &format!("{path}.settings.{key}"), "it is not known", remedy);
+        }
     }
 
     fn fields(&mut self, file: &str, path: &str, item: &Node) -> Fields {
@@ -129,28 +297,51 @@ impl Reading {
                     level
                 });
             }
-            "settings" => reading.each(file, path, node, &SETTINGS, &mut |reading, key, path, place, node| {
-                let Some(text) = reading.scalar(place, path, node) else { return };
-                match (key, text.to_ascii_lowercase().as_str()) {
-                    ("base_dir", _) => fields.base_dir = Some(PathBuf::from(text)),
-                    (_, "stdout" | "std_out") => fields.to_stderr = Some(false),
-                    (_, "stderr" | "std_err") => fields.to_stderr = Some(true),
-                    _ => reading.problem(place, path, format!("it is {text:?}"), "give stdout or stderr"),
+            "settings" => fields.settings = reading.settings(file, path, node),
+            _ => reading.each(file, path, node, &SWEEPER, &mut |reading, key, path, place, node| match key {
+                "settings" => {
+                    reading.each(file, path, node, &SWEEPER_SETTINGS, &mut |reading, _, path, place, node| {
+                        let text = reading.scalar(place, path, node);
+                        fields.work_dir = text.map(|text| (place.to_owned(), PathBuf::from(text)));
+                    });
                 }
-            }),
-            _ => reading.each(file, path, node, &SWEEPER, &mut |reading, key, path, place, node| {
-                // The original repeats the directory here; there is no other that could be swept.
-                if key == "settings" {
-                    return;
+                "duration" => {
+                    let days = reading.positive(place, path, node, "give days, at least 1", limits::LOG_DAYS_MAX);
+                    fields.kept = days.map(|days| Duration::from_secs(days * 86_400));
                 }
-                let Some(text) = reading.scalar(place, path, node) else { return };
-                match text.parse::<u32>() {
-                    Ok(days) if days > 0 => fields.kept = Some(Duration::from_secs(u64::from(days) * 86_400)),
-                    _ => reading.problem(place, path, format!("it is {text:?}"), "give days, at least 1"),
-                }
+                _ => fields.kept_bytes_max = reading.positive(place, path, node, "give bytes, at least 1", u64::MAX),
             }),
         });
         fields
+    }
+
+    fn positive(&mut self, place: &str, path: &str, node: &Node, remedy: &str, most: u64) -> Option<u64> {
+        let text = self.scalar(place, path, node)?;
+        let number = text.parse::<u64>().ok().filter(|number| (1..=most).contains(number));
+        if number.is_none() {
+            self.problem(place, path, format!("it is {text:?}"), remedy);
+        }
+        number
+    }
+
+    /// The settings of a logger; which of them are known depends on its name, which may stand below them.
+    fn settings(&mut self, file: &str, path: &str, node: &Node) -> BTreeMap<String, (String, String)> {
+        let mut settings = BTreeMap::new();
+        match &node.value {
+            Value::Map(entries) => {
+                for entry in entries {
+                    let place = format!("{file}:{}", entry.key_line);
+                    if let Some(text) = self.scalar(&place, &format!("{path}.{}", entry.key), &entry.node) {
+                        settings.insert(entry.key.clone(), (text, place));
+                    }
+                }
+            }
+            Value::Nothing => {}
+            Value::Scalar(_) | Value::List(_) => {
+                self.problem(format!("{file}:{}", node.line), path, "it is no mapping", "give keys and values");
+            }
+        }
+        settings
     }
 
     /// Goes over the keys of a mapping, complaining of those that are not known.
@@ -186,7 +377,7 @@ impl Reading {
         }
     }
 
-    fn scalar(&mut self, place: &str, path: &str, node: &Node) -> Option<String> {
+    pub(super) fn scalar(&mut self, place: &str, path: &str, node: &Node) -> Option<String> {
         match &node.value {
             Value::Scalar(text) => Some(text.clone()),
             Value::Nothing => None,

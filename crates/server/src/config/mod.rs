@@ -3,9 +3,15 @@
 //! Reading it touches nothing: text in, a [`Config`] or a list of all that is wrong with it out, each complaint with its
 //! place (file and line, variable, or flag), its field, and what to do.
 
+mod effective;
+mod hooks;
+mod logger_settings;
 mod loggers;
 mod options;
+mod redis_url;
+mod reference;
 mod schedules;
+mod sections;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -14,12 +20,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(crate) use loggers::{Logger, LoggerKind};
+pub(crate) use effective::Effective;
+pub(crate) use loggers::{FileLog, Logger, LoggerKind, Rotation};
 pub(crate) use options::did_you_mean;
+pub(crate) use redis_url::RedisUrl;
+pub(crate) use reference::{DEFAULT_FILE, default_file, page, schema};
 pub(crate) use schedules::Declared;
 
-use jobservice_core::limits;
-use options::{OPTIONS, SECRET_ENV, Use};
+use effective::Origin;
+use jobservice::hooks::HookOptions;
+use options::{Form, OPTIONS, SECRET_ENV, Use};
 use yaml::{Node, Value};
 
 /// Where the service keeps its data unless told otherwise.
@@ -27,12 +37,6 @@ pub(crate) const DATA_DIR: &str = "jobservice-data";
 
 /// The variable that names the data directory, for the service and for the command line beside it.
 pub(crate) const DATA_DIR_ENV: &str = "JOB_SERVICE_DATA_DIR";
-
-const PORT: u16 = 9443;
-const WORKERS: u32 = 10;
-
-/// Jobs at once, at most: each may be a thread.
-const WORKERS_MAX: u32 = 10_000;
 
 /// Secrets shorter than this can be guessed.
 const SECRET_CHARS_MIN: usize = 16;
@@ -48,8 +52,12 @@ pub(crate) struct Config {
     pub(crate) workers: u32,
     /// Where secret, endpoint and, by default, the store are.
     pub(crate) data_dir: PathBuf,
+    /// The certificate and its key; none if the API is served over plain HTTP.
+    pub(crate) https: Option<Https>,
     /// The store's file.
     pub(crate) store_path: PathBuf,
+    /// The Redis that jobs are to be kept in; none for the embedded store.
+    pub(crate) redis: Option<RedisUrl>,
     /// The secrets of `CORE_SECRET`; none if one is to be made.
     pub(crate) secrets: Option<Vec<String>>,
     /// Where the service's own log goes.
@@ -66,8 +74,25 @@ pub(crate) struct Config {
     pub(crate) has_noop: bool,
     /// The periodic jobs that are declared.
     pub(crate) schedules: Vec<Declared>,
+    /// The server that properties are fetched from.
+    pub(crate) core_server: Option<String>,
+    /// Properties of the file.
+    pub(crate) context: BTreeMap<String, String>,
+    /// How status hooks are delivered; none if they are off.
+    pub(crate) hooks: Option<HookOptions>,
     /// What was given and has no effect.
     pub(crate) warnings: Vec<String>,
+    /// All values in effect, secrets masked, and where each came from.
+    pub(crate) effective: Effective,
+}
+
+/// The files of https.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Https {
+    /// The certificate chain, PEM.
+    pub(crate) cert: PathBuf,
+    /// Its key, PEM.
+    pub(crate) key: PathBuf,
 }
 
 /// Where the configuration comes from.
@@ -79,6 +104,10 @@ pub(crate) struct Sources {
     pub(crate) env: BTreeMap<String, String>,
     /// Flags, by name (`--port`).
     pub(crate) flags: Vec<(&'static str, String)>,
+    /// The names of the user's own backends for the service's log.
+    pub(crate) service_backends: Vec<String>,
+    /// The names of the user's own backends for the logs of jobs.
+    pub(crate) job_backends: Vec<String>,
 }
 
 /// Something wrong with the configuration.
@@ -120,9 +149,14 @@ struct Given {
 #[derive(Debug, Default)]
 struct Reading {
     given: BTreeMap<&'static str, Given>,
+    /// What was given for options that are more than one value, as it stands in the file.
+    trees: BTreeMap<&'static str, (Value, String)>,
     loggers: Option<Vec<Logger>>,
     job_loggers: Option<Vec<Logger>>,
     schedules: Vec<Declared>,
+    context: BTreeMap<String, String>,
+    service_backends: Vec<String>,
+    job_backends: Vec<String>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -130,7 +164,11 @@ struct Reading {
 impl Config {
     /// Reads the configuration.
     pub(crate) fn read(sources: &Sources) -> Result<Config, ConfigError> {
-        let mut reading = Reading::default();
+        let mut reading = Reading {
+            service_backends: sources.service_backends.clone(),
+            job_backends: sources.job_backends.clone(),
+            ..Reading::default()
+        };
         if let Some((path, text)) = &sources.file {
             reading.file(path, text);
         }
@@ -195,16 +233,31 @@ impl Reading {
 
     fn option(&mut self, option: &'static options::Opt, path: &str, place: String, node: &Node, file: &str) {
         match option.used {
-            Use::Refused => {
-                self.problem(place, path, "it is not served yet by this version", "remove it, or use a newer version");
-            }
             Use::Ignored => self.warnings.push(format!("{place}: {path} has no effect in this version")),
-            Use::Served if path == "loggers" => self.loggers = Some(self.read_loggers(file, path, node)),
-            Use::Served if path == "job_loggers" => self.job_loggers = Some(self.read_loggers(file, path, node)),
-            Use::Served if path == "schedules" => self.schedules = self.read_schedules(file, node),
+            Use::Served if path == hooks::ALLOW => self.hook_targets(place, node, file),
+            Use::Served if path == "schedules" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.schedules = self.read_schedules(file, node);
+            }
+            Use::Served if path == "loggers" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.loggers = Some(self.read_loggers(file, path, node));
+            }
+            Use::Served if path == "job_loggers" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.job_loggers = Some(self.read_loggers(file, path, node));
+            }
+            Use::Served if path == "context" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.read_context(file, path, node);
+            }
             Use::Served => match &node.value {
                 Value::Scalar(text) => {
-                    self.given.insert(option.path, Given { text: text.clone(), place });
+                    let given = Given { text: text.clone(), place: place.clone() };
+                    if let Some(first) = self.given.insert(option.path, given) {
+                        let what = format!("it is another name for {}, given at {} already", option.path, first.place);
+                        self.problem(place, path, what, "remove one of them");
+                    }
                 }
                 Value::Nothing => {}
                 Value::List(_) | Value::Map(_) => self.problem(place, path, "it is not a single value", "give one"),
@@ -264,77 +317,117 @@ impl Reading {
         Some(secrets)
     }
 
-    /// Takes an option that was given and reads it.
-    fn take<T>(&mut self, path: &'static str, remedy: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let Given { text, place } = self.given.remove(path)?;
-        let read = read(text.trim());
-        if read.is_none() {
-            let found: String = text.chars().take(80).collect();
-            self.problem(place, path, format!("it is {found:?}"), remedy);
+    /// Reads the value of an option, or its default. None if it has neither, or if what was given is wrong, which is
+    /// noted.
+    fn take<T>(&mut self, path: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let option = options::of_path(path)?;
+        let Some(Given { text, place }) = self.given.get(option.path).cloned() else {
+            return if option.default.is_empty() { None } else { read(option.default) };
+        };
+        let value = read(text.trim());
+        if value.is_none() {
+            let found: String = if option.form == Form::RedisUrl {
+                "no address of a Redis".to_owned()
+            } else {
+                format!("{:?}", text.chars().take(80).collect::<String>())
+            };
+            self.problem(place, path, format!("it is {found}"), option.form.remedy());
         }
-        read
+        value
+    }
+
+    fn integer<T: TryFrom<u64>>(&mut self, path: &str) -> Option<T> {
+        let Some(Form::Integer(least, most)) = options::of_path(path).map(|option| option.form) else { return None };
+        self.take(path, |text| {
+            let number = text.parse::<u64>().ok().filter(|number| (least..=most).contains(number))?;
+            T::try_from(number).ok()
+        })
+    }
+
+    fn choice(&mut self, path: &str) -> Option<&'static str> {
+        let Some(Form::Choice(words)) = options::of_path(path).map(|option| option.form) else { return None };
+        self.take(path, |text| words.iter().copied().find(|word| word.eq_ignore_ascii_case(text)))
+    }
+
+    fn path(&mut self, path: &str) -> Option<PathBuf> {
+        self.take(path, |text| (!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+
+    fn place(&self, path: &str) -> Option<String> {
+        self.given.get(path).map(|given| given.place.clone())
     }
 
     fn finish(mut self, secrets: Option<Vec<String>>, has_file: bool) -> Result<Config, ConfigError> {
-        let place_of = |reading: &Reading, path| reading.given.get(path).map(|given| given.place.clone());
-        let bind_place = place_of(&self, "bind");
-        self.take("protocol", "this version serves http only; put a proxy before it for https", |text| {
-            text.eq_ignore_ascii_case("http").then_some(())
-        });
-        self.take("worker_pool.backend", "this version serves sqlite only", |text| {
-            text.eq_ignore_ascii_case("sqlite").then_some(())
-        });
-        let port = self.take("port", "give 0 to 65535; 0 lets the system choose", |text| text.parse().ok());
-        let workers = self.take("worker_pool.workers", &format!("give 1 to {WORKERS_MAX}"), |text| {
-            text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers))
-        });
-        let grace = self.take("worker_pool.grace_seconds", "give 1 to 3600", seconds);
-        let shutdown_grace = self.take("worker_pool.shutdown_grace_seconds", "give 1 to 3600", seconds);
-        let bind = self.take("bind", "give an IP address like 127.0.0.1, 0.0.0.0 or ::", |text| match text {
+        let https = self.https();
+        let redis = self.redis();
+        let port = self.integer("port");
+        let workers = self.integer("worker_pool.workers");
+        let grace = self.integer("worker_pool.grace_seconds").map(Duration::from_secs);
+        let shutdown_grace = self.integer("worker_pool.shutdown_grace_seconds").map(Duration::from_secs);
+        let bind = self.take("bind", |text| match text {
             "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             text => text.trim_matches(['[', ']']).parse().ok(),
         });
-        let not_empty = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-        let data_dir = self.take("data_dir", "give a directory", not_empty);
-        let store_path = self.take("worker_pool.sqlite.path", "give a file", not_empty);
-        let has_demo = self.take("built_in_jobs.demo", "give true or false", boolean);
-        let has_noop = self.take("built_in_jobs.noop", "give true or false", boolean);
+        let data_dir = self.path("data_dir");
+        let store_path = self.path("worker_pool.sqlite.path");
+        let has_demo = self.take("built_in_jobs.demo", boolean);
+        let has_noop = self.take("built_in_jobs.noop", boolean);
+        let core_server = self.take("core_server", http_url);
+        let hooks = self.hooks(has_file);
 
         let default_bind = if has_file && secrets.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         let bind = bind.unwrap_or(IpAddr::V4(default_bind));
         if !bind.is_loopback() && secrets.is_none() {
             self.problem(
-                bind_place.unwrap_or_else(|| "default".to_owned()),
+                self.place("bind").unwrap_or_else(|| "default".to_owned()),
                 "bind",
                 format!("a public address needs a secret, and {bind} is one"),
                 format!("set {SECRET_ENV}, or bind to loopback"),
             );
         }
+        let loggers = self.loggers.take().unwrap_or_else(Logger::default_of_service);
+        let job_loggers = self.job_loggers.take().unwrap_or_else(Logger::default_of_jobs);
         if !self.problems.is_empty() {
             return Err(ConfigError(self.problems));
         }
-        let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR));
-        Ok(Config {
-            bind,
-            port: port.unwrap_or(PORT),
-            workers: workers.unwrap_or(WORKERS),
-            store_path: store_path.unwrap_or_else(|| data_dir.join("jobs.db")),
-            data_dir,
-            secrets,
-            loggers: self.loggers.unwrap_or_else(Logger::default_of_service),
-            job_loggers: self.job_loggers.unwrap_or_else(Logger::default_of_jobs),
-            grace: grace.unwrap_or(limits::GRACE),
-            shutdown_grace: shutdown_grace.unwrap_or(limits::SHUTDOWN_GRACE),
-            has_demo: has_demo.unwrap_or(true),
-            has_noop: has_noop.unwrap_or(true),
-            schedules: self.schedules,
-            warnings: self.warnings,
-        })
+        let config = (|| {
+            let data_dir = data_dir?;
+            let store_path = store_path.unwrap_or_else(|| data_dir.join("jobs.db"));
+            let derived = [("bind", bind.to_string()), ("worker_pool.sqlite.path", store_path.display().to_string())];
+            let effective = Effective::new(&self, &derived, secrets.is_some());
+            Some(Config {
+                bind,
+                port: port?,
+                https,
+                workers: workers?,
+                store_path,
+                data_dir,
+                redis,
+                secrets,
+                loggers,
+                job_loggers,
+                grace: grace?,
+                shutdown_grace: shutdown_grace?,
+                has_demo: has_demo?,
+                has_noop: has_noop?,
+                core_server,
+                context: self.context,
+                hooks,
+                schedules: self.schedules,
+                warnings: self.warnings,
+                effective,
+            })
+        })();
+        // Without a problem only a default that its own option does not take leaves a value out; a test reads them all.
+        config.ok_or(ConfigError(Vec::new()))
     }
 }
 
-fn seconds(text: &str) -> Option<Duration> {
-    text.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(Duration::from_secs)
+impl Origin for Reading {
+    fn given(&self, path: &str) -> Option<(Value, String)> {
+        let scalar = self.given.get(path).map(|given| (Value::Scalar(given.text.clone()), given.place.clone()));
+        scalar.or_else(|| self.trees.get(path).cloned())
+    }
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -343,6 +436,11 @@ fn boolean(text: &str) -> Option<bool> {
         "false" | "no" | "off" | "0" => Some(false),
         _ => None,
     }
+}
+
+fn http_url(text: &str) -> Option<String> {
+    let url = reqwest::Url::parse(text).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then(|| text.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]

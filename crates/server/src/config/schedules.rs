@@ -21,6 +21,7 @@ use jobservice_core::cron::Schedule;
 use jobservice_core::policy::{Misfire, Overlap};
 use jobservice_core::unique::Scope;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::yaml::{Entry, Node, Value};
 use super::{Problem, Reading, boolean, did_you_mean};
@@ -186,6 +187,36 @@ impl Reading {
             self.problem(place, path, format!("it is {found:?}"), expected(&field.key));
         }
     }
+}
+
+/// The section as a JSON schema.
+pub(super) fn schema() -> serde_json::Value {
+    let properties: serde_json::Map<String, serde_json::Value> = KEYS
+        .iter()
+        .map(|key| {
+            let of_key = match *key {
+                "parameters" => json!({}),
+                "tags" => json!({"type": "array", "items": {"type": "string"}}),
+                "unique" => json!({"type": "boolean"}),
+                "priority" | "max_fails" => json!({"type": "integer", "minimum": 0}),
+                "overlap" => json!({"enum": ["allow", "skip", "queue", "replace"]}),
+                "misfire" => json!({"enum": ["skip", "last", "all"]}),
+                "unique_scope" => json!({"enum": ["until_final", "until_start"]}),
+                "timeout" | "retention" => json!({"type": ["string", "integer"]}),
+                _ => json!({"type": "string", "minLength": 1}),
+            };
+            ((*key).to_owned(), of_key)
+        })
+        .collect();
+    json!({
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "required": ["name", "cron_spec"],
+            "properties": properties,
+            "additionalProperties": false,
+        },
+    })
 }
 
 /// Adds the parameters, which are YAML of any form and become JSON.

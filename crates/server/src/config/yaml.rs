@@ -39,6 +39,53 @@ pub(super) fn parse(text: &str) -> Result<Node, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
 
+impl Value {
+    /// As JSON; a text that reads as a number or as true or false becomes that.
+    pub(super) fn json(&self) -> serde_json::Value {
+        match self {
+            Value::Nothing => serde_json::Value::Null,
+            Value::Scalar(text) => match text.parse::<i64>() {
+                Ok(number) if number.to_string() == *text => number.into(),
+                _ if text == "true" || text == "false" => (text == "true").into(),
+                _ => text.as_str().into(),
+            },
+            Value::List(nodes) => nodes.iter().map(|node| node.value.json()).collect(),
+            Value::Map(entries) => {
+                serde_json::Value::Object(entries.iter().map(|e| (e.key.clone(), e.node.value.json())).collect())
+            }
+        }
+    }
+
+    /// As YAML that reads back as the same, on one line.
+    pub(super) fn flow(&self) -> String {
+        match self {
+            Value::Nothing => "null".to_owned(),
+            Value::Scalar(text) => scalar(text),
+            Value::List(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(|node| node.value.flow()).collect();
+                format!("[{}]", nodes.join(", "))
+            }
+            Value::Map(entries) => {
+                let entries: Vec<String> = entries
+                    .iter()
+                    .map(|entry| format!("{}: {}", scalar(&entry.key), entry.node.value.flow()))
+                    .collect();
+                format!("{{{}}}", entries.join(", "))
+            }
+        }
+    }
+}
+
+/// A text as a YAML scalar: plain if nothing in it could be taken for something else, quoted as JSON otherwise.
+fn scalar(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
+    let begins_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/'));
+    if begins_plain && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    serde_json::Value::from(text).to_string()
+}
+
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;

@@ -42,6 +42,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
     }
 }
 
+/// The number of a hook event in a path, beside the job's id.
+#[derive(Debug)]
+pub(super) struct Seq(pub(super) u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for Seq {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Seq, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Invalid::new("path", "it is not UTF-8", "escape it properly"))?;
+        let seq = params.iter().find(|(key, _)| *key == "seq").map_or("", |(_, seq)| seq);
+        let parsed = seq.parse().ok().filter(|seq| *seq > 0);
+        let found: String = seq.chars().take(20).collect();
+        let remedy = "give the number of an event, 1 or more";
+        parsed.map(Seq).ok_or_else(|| Invalid::new("path seq", format!("it is {found:?}"), remedy).into())
+    }
+}
+
 /// The parameters of a query that are still unread. Those that nobody reads are refused: a filter that is mistyped and
 /// passed over would show jobs that were not asked for.
 #[derive(Debug)]

@@ -5,6 +5,8 @@
 //! when a request begins and ends, and once a second the watch compares that with the limits below. Ticking keeps
 //! timers off the path of a request.
 //!
+//! Under https the handshake comes first, within the time of a head and counted as a connection.
+//!
 //! At the most connections no more are accepted: the kernel's queue holds the others back until one ends.
 
 use std::convert::Infallible;
@@ -23,14 +25,16 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::TimedBody;
-use super::{Front, answer};
+use super::{Front, answer, tls};
 
 /// Connections at once. Each costs some 30 KiB and a file descriptor.
 const CONNECTIONS_MAX: usize = 1024;
@@ -59,15 +63,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `closing` is cancelled; then no more connections are accepted, and it ends when all that there are have
 /// finished the requests under way. Whoever does not want to wait for that lets the runtime end.
-pub(crate) async fn serve(listener: TcpListener, front: Front, closing: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    front: Front,
+    closing: CancellationToken,
+) {
     let builder = Arc::new(builder());
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     while let Some(accepted) = closing.run_until_cancelled(accept(&listener, &slots)).await {
         if let Some((stream, slot)) = accepted {
             let (builder, front, closing) = (Arc::clone(&builder), front.clone(), closing.clone());
+            let acceptor = acceptor.clone();
             connections.spawn(async move {
-                connection(stream, &builder, front, closing).await;
+                begin(stream, acceptor, &builder, front, closing).await;
                 drop(slot);
             });
         }
@@ -111,8 +121,10 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn connection(
+/// Makes a connection one of HTTP, by a handshake if it is to be one of TLS, and serves it.
+async fn begin(
     stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     builder: &auto::Builder<TokioExecutor>,
     front: Front,
     closing: CancellationToken,
@@ -121,6 +133,22 @@ async fn connection(
         tracing::debug!("the connection broke before it began: {error}");
         return;
     }
+    let Some(acceptor) = acceptor else { return connection(stream, builder, front, closing).await };
+    let shaken = timeout(HEAD_MAX, tls::handshake(stream, &acceptor));
+    match closing.run_until_cancelled(shaken).await {
+        Some(Ok(Ok(stream))) => connection(stream, builder, front, closing).await,
+        Some(Ok(Err(error))) => tracing::debug!("a connection ended in its handshake: {error}"),
+        Some(Err(_elapsed)) => tracing::debug!("closed a connection: its handshake was not complete in time"),
+        None => {}
+    }
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    builder: &auto::Builder<TokioExecutor>,
+    front: Front,
+    closing: CancellationToken,
+) {
     let watch = Arc::new(Watch::new());
     let io = WatchedIo { io: TokioIo::new(stream), watch: Arc::clone(&watch) };
     let noted = Arc::clone(&watch);
@@ -290,12 +318,12 @@ impl HttpBody for Answer {
 
 /// A socket that notes when it is read and when it stalls.
 #[derive(Debug)]
-struct WatchedIo {
-    io: TokioIo<TcpStream>,
+struct WatchedIo<S> {
+    io: TokioIo<S>,
     watch: Arc<Watch>,
 }
 
-impl Read for WatchedIo {
+impl<S: AsyncRead + Unpin> Read for WatchedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let result = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
         self.watch.read();
@@ -303,7 +331,7 @@ impl Read for WatchedIo {
     }
 }
 
-impl Write for WatchedIo {
+impl<S: AsyncWrite + Unpin> Write for WatchedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
@@ -311,7 +339,10 @@ impl Write for WatchedIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS takes what is written into a buffer of its own: that the client takes nothing shows only here.
+        let result = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch.wrote(result.is_pending());
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

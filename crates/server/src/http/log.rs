@@ -80,23 +80,33 @@ async fn as_it_is(app: &Arc<App>, id: JobId, from: ReadFrom) -> Result<Body, Api
     Ok(Body::from_stream(whole))
 }
 
-/// The log as it grows, until the job is final or the service ends.
+/// The log as it grows, until the job is final. When the service ends before, the answer breaks off: a clean end says
+/// that the job has ended.
 fn followed(app: &Arc<App>, id: &JobId, from: ReadFrom) -> Body {
     let follower = app.logs.follow(id, from);
     Body::from_stream(pieces(Arc::clone(app), id.clone(), follower))
 }
 
-fn pieces(app: Arc<App>, id: JobId, follower: Follower) -> impl Stream<Item = Result<Bytes, LogError>> + Send {
+/// Why an answer breaks off.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the service ends")]
+    Ending,
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+fn pieces(app: Arc<App>, id: JobId, follower: Follower) -> impl Stream<Item = Result<Bytes, Broken>> + Send {
     stream::unfold(Some((app, id, follower)), |state| async move {
         let (app, id, mut follower) = state?;
         let next = tokio::select! {
             next = follower.next() => next,
-            () = app.closing.cancelled() => Ok(None),
+            () = app.closing.cancelled() => return Some((Err(Broken::Ending), None)),
         };
         match next {
             Ok(None) => None,
             Ok(Some(chunk)) => Some((Ok(chunk.bytes), Some((app, id, follower)))),
-            Err(error) => Some((Err(broken(&id, error)), None)),
+            Err(error) => Some((Err(broken(&id, error).into()), None)),
         }
     })
 }

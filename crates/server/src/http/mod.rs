@@ -6,10 +6,12 @@
 
 mod auth;
 mod body;
+mod config;
 mod error;
 mod executions;
 mod extract;
 mod health;
+mod hooks;
 mod jobs;
 mod json;
 mod listen;
@@ -18,6 +20,7 @@ mod routes;
 mod schedules;
 mod stats;
 mod submit;
+mod tls;
 mod views;
 mod write;
 
@@ -29,6 +32,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Response;
 use axum::response::IntoResponse as _;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jobservice::Controller;
 use jobservice::logger::JobLogs;
@@ -42,6 +46,7 @@ pub use routes::{Route, routes};
 pub(crate) use auth::Secrets;
 pub(crate) use error::chain;
 pub(crate) use listen::serve;
+pub(crate) use tls::Certificate;
 
 use body::Budget;
 use error::ApiError;
@@ -61,6 +66,8 @@ pub(crate) struct App {
     /// Cancelled when connections are to end: who waits or follows is answered at once.
     closing: CancellationToken,
     budget: Arc<Budget>,
+    /// The values in effect, as JSON.
+    config: Bytes,
 }
 
 impl App {
@@ -70,9 +77,10 @@ impl App {
         degraded: Degraded,
         ending: CancellationToken,
         closing: CancellationToken,
+        config: Bytes,
     ) -> Arc<App> {
         let logs = controller.logs().clone();
-        Arc::new(App { controller, logs, secrets, degraded, ending, closing, budget: Budget::new() })
+        Arc::new(App { controller, logs, secrets, degraded, ending, closing, budget: Budget::new(), config })
     }
 }
 

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 use super::auth::Role;
 use super::body::BodyLimit;
 use super::error::{ApiError, Reason};
-use super::{App, executions, health, jobs, log, schedules, stats, submit};
+use super::{App, config, executions, health, hooks, jobs, log, schedules, stats, submit};
 
 /// A submission: parameters and what stands around them.
 const SUBMIT_BYTES_MAX: usize = 256 * 1024;
@@ -40,7 +40,7 @@ pub struct Route {
 
 /// All routes there are.
 pub fn routes() -> Vec<Route> {
-    use Role::{Operator, Viewer};
+    use Role::{Admin, Operator, Viewer};
     let route = |method, path, role, body_bytes_max, handler| Route { method, path, role, body_bytes_max, handler };
     vec![
         route(Method::POST, "/api/v1/jobs", Some(Operator), SUBMIT_BYTES_MAX, || post(submit::submit)),
@@ -56,6 +56,9 @@ pub fn routes() -> Vec<Route> {
         route(Method::POST, "/api/v1/schedules/{key}", Some(Operator), ACTION_BYTES_MAX, || post(schedules::act)),
         route(Method::DELETE, "/api/v1/schedules/{key}", Some(Operator), 0, || delete(schedules::remove)),
         route(Method::GET, "/api/v1/jobs/{id}/log", Some(Viewer), 0, || get(log::read)),
+        route(Method::GET, "/api/v1/config", Some(Admin), 0, || get(config::show)),
+        route(Method::GET, "/api/v1/jobs/{id}/hooks", Some(Viewer), 0, || get(hooks::list)),
+        route(Method::POST, "/api/v1/jobs/{id}/hooks/{seq}", Some(Operator), 0, || post(hooks::resend)),
         route(Method::GET, "/api/v1/stats", None, 0, || get(stats::stats)),
         route(Method::GET, "/api/v1/healthz", None, 0, || get(health::alive)),
         route(Method::GET, "/api/v1/readyz", None, 0, || get(health::ready)),

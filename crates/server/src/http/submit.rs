@@ -85,14 +85,11 @@ pub(super) fn read(
     };
     let mut submission = Submission::new(name);
     submission.parameters = job.raw("parameters").map(ToOwned::to_owned);
-    let hook = job.string("status_hook")?.filter(|hook| !hook.is_empty());
+    submission.hook = job.string("status_hook")?.filter(|hook| !hook.is_empty()).map(Into::into);
     let Some(mut metadata) = job.object("metadata", "job.metadata.")? else {
         return Err(Invalid::new("job.metadata", "it is missing", "send at least {\"kind\": \"Generic\"}").into());
     };
     let mut warnings = when(&mut metadata, &mut submission, schedule_key)?;
-    if hook.is_some() {
-        return Err(ApiError::not_served_yet("job.status_hook", "status hooks are"));
-    }
     how(&mut metadata, &mut submission, headers)?;
     warnings.extend(metadata.unread().into_iter().map(|field| format!("{field} is not known and was ignored")));
     Ok((submission, warnings))
@@ -144,7 +141,7 @@ fn when(
             ignored.extend(delay.filter(|delay| *delay > 0).map(|_| "schedule_delay"));
             ignored.extend(run_at.filter(|at| *at > 0).map(|_| "run_at"));
         }
-        Kind::Scheduled => match (delay, run_at) {
+        Kind::Scheduled => match (delay.filter(|delay| *delay > 0 || run_at.is_none()), run_at) {
             (Some(_), Some(_)) => {
                 return Err(
                     Invalid::new("job.metadata.run_at", "there is a schedule_delay too", "give one of them").into()

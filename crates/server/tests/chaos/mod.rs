@@ -49,7 +49,10 @@ pub struct Setup {
     pub data: PathBuf,
     pub workers: usize,
     pub env: Vec<(String, String)>,
+    /// The configuration file, if there is one.
     pub config: Option<PathBuf>,
+    /// Whose certificates are trusted (PEM), if the service is to be reached over https.
+    pub authority: Option<String>,
 }
 
 impl Setup {
@@ -60,6 +63,7 @@ impl Setup {
             workers,
             env: Vec::new(),
             config: None,
+            authority: None,
         }
     }
 
@@ -117,7 +121,7 @@ impl Service {
             .arg("--data-dir")
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
-            .args(setup.config.iter().flat_map(|path| [std::path::Path::new("--config"), path]))
+            .args(setup.config.iter().flat_map(|file| [Path::new("-c"), file]))
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())
@@ -125,7 +129,11 @@ impl Service {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", setup.bin.display()))?;
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(40)).build()?;
+        let mut client = reqwest::Client::builder().timeout(Duration::from_secs(40));
+        if let Some(authority) = &setup.authority {
+            client = client.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]);
+        }
+        let client = client.build()?;
         loop {
             if let Some(status) = child.try_wait()? {
                 bail!("the service ended at start: {status}; {}", tail(&setup.data.join("service.log")));
@@ -221,7 +229,12 @@ impl Api {
         if metadata.get("kind").is_none() {
             metadata["kind"] = json!("Generic");
         }
-        let body = json!({"job": {"name": name, "parameters": parameters, "metadata": metadata}}).to_string();
+        self.submit_job(json!({"name": name, "parameters": parameters, "metadata": metadata})).await
+    }
+
+    /// The same with the whole job.
+    pub async fn submit_job(&self, job: Value) -> Result<String> {
+        let body = json!({ "job": job }).to_string();
         let answer = self.request(reqwest::Method::POST, "/jobs").body(body).send().await?;
         let status = answer.status();
         let text = answer.text().await?;
@@ -246,6 +259,12 @@ impl Api {
             .send()
             .await?;
         Ok(answer.status().as_u16())
+    }
+
+    /// The hook events of a job.
+    pub async fn hooks(&self, id: &str) -> Result<Vec<Value>> {
+        let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}/hooks")).send().await?;
+        Ok(serde_json::from_str(&answer.error_for_status()?.text().await?)?)
     }
 
     pub async fn log(&self, id: &str) -> Result<String> {

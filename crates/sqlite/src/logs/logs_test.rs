@@ -326,3 +326,14 @@ fn hot_statements_use_their_indexes() {
         }
     }
 }
+
+/// Goal: logs leave to the store what it needs to let jobs end on a full disk.
+#[tokio::test]
+async fn lines_are_refused_when_too_little_is_free() {
+    let t = Bench::with(Options { free_bytes_min: u64::MAX, ..Options::default() });
+
+    let refused = t.logs.append(vec![piece("job-0001", 1, "line\n", NOON)]).await.unwrap_err();
+
+    assert!(matches!(refused, LogsError::NoRoom { .. }), "{refused}");
+    assert_eq!(t.logs.extent(&job("job-0001")).await.unwrap(), None);
+}

@@ -72,9 +72,24 @@ impl Writer {
     }
 
     fn append(&mut self, pieces: &[Piece]) -> Result<(), LogsError> {
+        self.look_for_room()?;
         let half = self.options.log_bytes_max / 2;
         let limit = Limit { head: half, tail: half };
         self.transact("write", |conn| pieces.iter().try_for_each(|piece| append(conn, piece, limit)))
+    }
+
+    /// Whether there is room for lines beside what must stay free.
+    fn look_for_room(&self) -> Result<(), LogsError> {
+        if self.options.free_bytes_min == 0 {
+            return Ok(());
+        }
+        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        // Where nobody can tell how much is free, nobody knows of a lack of it.
+        let Ok(free_bytes) = fs4::available_space(directory.unwrap_or_else(|| Path::new("."))) else { return Ok(()) };
+        if free_bytes < self.options.free_bytes_min {
+            return Err(LogsError::NoRoom { path: self.path.to_path_buf(), free_bytes });
+        }
+        Ok(())
     }
 
     fn sweep(&mut self, before: Option<Time>, bytes_max: Option<u64>) -> Result<Step, LogsError> {

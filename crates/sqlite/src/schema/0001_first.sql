@@ -79,21 +79,24 @@ CREATE TABLE job_tags (
     PRIMARY KEY (tag, job)
 ) STRICT, WITHOUT ROWID;
 
--- Undelivered hook events. The turn of a job is that of its first event.
+-- Hook events: those that wait, and the newest of those that are settled. The turn of a job is that of its first
+-- waiting event.
 CREATE TABLE outbox (
-    job      INTEGER NOT NULL,
-    seq      INTEGER NOT NULL,
-    status   INTEGER NOT NULL,
-    attempt  INTEGER NOT NULL,
-    at       INTEGER NOT NULL,
-    next_at  INTEGER NOT NULL,
-    tries    INTEGER NOT NULL,
-    check_in TEXT,
-    error    TEXT,
-    failure  TEXT,                      -- why the last delivery failed
+    job       INTEGER NOT NULL,
+    seq       INTEGER NOT NULL,
+    status    INTEGER NOT NULL,
+    attempt   INTEGER NOT NULL,
+    at        INTEGER NOT NULL,
+    delivery  INTEGER NOT NULL,         -- 0 waiting 1 delivered 2 given up 3 gone: the receiver wants no more
+    next_at   INTEGER NOT NULL,         -- when its turn comes, or when it was settled
+    tries     INTEGER NOT NULL,
+    check_in  TEXT,
+    error     TEXT,
+    failure   TEXT,                     -- why the last delivery failed
+    resent_at INTEGER,
     PRIMARY KEY (job, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX outbox_at ON outbox (at);
+CREATE INDEX outbox_since ON outbox (coalesce(resent_at, at)) WHERE delivery = 0;
 
 CREATE TABLE outbox_turns (
     job     INTEGER PRIMARY KEY,

@@ -1,0 +1,64 @@
+//! Options that are read together: https, Redis, the properties of jobs.
+
+use super::options::Form;
+use super::yaml::{Node, Value};
+use super::{Https, Reading, RedisUrl};
+
+impl Reading {
+    /// The files of https, if it is to be served; says so if they are given without effect, or missing.
+    pub(super) fn https(&mut self) -> Option<Https> {
+        let is_https = self.choice("protocol") == Some("https");
+        let (cert, key) = (self.path("https_config.cert"), self.path("https_config.key"));
+        for path in ["https_config.cert", "https_config.key"] {
+            match self.place(path) {
+                Some(place) if !is_https => {
+                    self.warnings.push(format!("{place}: {path} has no effect: the protocol is not https"));
+                }
+                None if is_https => {
+                    let place = self.place("protocol").unwrap_or_else(|| "default".to_owned());
+                    self.problem(place, path, "it is missing, and https cannot do without it", "give the PEM file");
+                }
+                _ => {}
+            }
+        }
+        if is_https { Some(Https { cert: cert?, key: key? }) } else { None }
+    }
+
+    /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
+    pub(super) fn redis(&mut self) -> Option<RedisUrl> {
+        let is_redis = self.choice("worker_pool.backend") == Some("redis");
+        let url = self.take("worker_pool.redis_pool.redis_url", RedisUrl::parse);
+        self.integer::<u32>("worker_pool.redis_pool.idle_timeout_second");
+        self.take("worker_pool.redis_pool.namespace", |text| (!text.is_empty()).then_some(()));
+        let place = self.place("worker_pool.redis_pool.redis_url");
+        match place {
+            Some(place) if !is_redis => self
+                .warnings
+                .push(format!("{place}: worker_pool.redis_pool has no effect: worker_pool.backend is not redis")),
+            None if is_redis => {
+                let place = self.place("worker_pool.backend").unwrap_or_else(|| "default".to_owned());
+                let what = "it is missing, and the backend redis cannot do without it";
+                self.problem(place, "worker_pool.redis_pool.redis_url", what, Form::RedisUrl.remedy());
+            }
+            _ => {}
+        }
+        url.filter(|_| is_redis)
+    }
+
+    pub(super) fn read_context(&mut self, file: &str, path: &str, node: &Node) {
+        let entries = match &node.value {
+            Value::Map(entries) => entries,
+            Value::Nothing => return,
+            Value::Scalar(_) | Value::List(_) => {
+                let remedy = "give names of properties and their values";
+                return self.problem(format!("{file}:{}", node.line), path, "it is no mapping", remedy);
+            }
+        };
+        for entry in entries {
+            let path = format!("{path}.{}", entry.key);
+            if let Some(text) = self.scalar(&format!("{file}:{}", entry.key_line), &path, &entry.node) {
+                self.context.insert(entry.key.clone(), text);
+            }
+        }
+    }
+}
