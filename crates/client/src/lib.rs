@@ -19,6 +19,7 @@
 
 mod error;
 mod model;
+mod operate;
 mod schedule;
 mod trust;
 
@@ -35,6 +36,7 @@ pub use error::{Error, Refused, Result};
 pub use model::{
     Action, Attempt, HookEvent, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting,
 };
+pub use operate::{BatchAnswer, BulkAction, BulkDone, Minute, Queue, QueueChange, QueueOptions, Readiness};
 pub use schedule::{ExecutionsQuery, Preview, PreviewTime, Schedule, ScheduleAction, Schedules};
 pub use trust::Trust;
 
@@ -159,18 +161,10 @@ impl Client {
     pub async fn list(&self, query: &ListQuery) -> Result<Page> {
         let mut request = self.request(Method::GET, &["jobs"]);
         let limit = query.limit.map(|limit| limit.to_string());
-        let filters = [
-            ("status", &query.status),
-            ("name", &query.name),
-            ("tag", &query.tag),
-            ("upstream", &query.upstream),
-            ("limit", &limit),
-            ("cursor", &query.cursor),
-        ];
-        for (key, value) in filters {
-            if let Some(value) = value {
-                request.url_mut().query_pairs_mut().append_pair(key, value);
-            }
+        let pages = [("limit", limit.as_deref()), ("cursor", query.cursor.as_deref())];
+        let pages = pages.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        for (key, value) in query.filters().into_iter().chain(pages) {
+            request.url_mut().query_pairs_mut().append_pair(key, value);
         }
         let answer = self.send(request).await?;
         let next = answer.headers().get("next-cursor").and_then(|value| value.to_str().ok()).map(str::to_owned);

@@ -244,6 +244,9 @@ pub struct Metadata {
     /// How many runs may fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_fails: Option<u32>,
+    /// How long it is kept once it is final, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<u64>,
     /// Labels to find it by.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -269,6 +272,7 @@ impl Submission {
             priority: None,
             timeout: None,
             max_fails: None,
+            retention: None,
             tags: Vec::new(),
             idempotency_key: None,
         };
@@ -337,10 +341,36 @@ pub struct ListQuery {
     pub tag: Option<String>,
     /// Only executions of this job.
     pub upstream: Option<String>,
+    /// Only jobs of this kind: Generic or Scheduled.
+    pub kind: Option<String>,
+    /// Only jobs submitted at this time or later: seconds since 1970, or how long ago, like `2h`.
+    pub since: Option<String>,
+    /// Only jobs submitted before this time, in the same forms.
+    pub until: Option<String>,
+    /// Only jobs with this text in their id, name, parameters, error or check-in.
+    pub text: Option<String>,
     /// Jobs per page, 1 to 1000.
     pub limit: Option<usize>,
     /// The cursor of the page before.
     pub cursor: Option<String>,
+}
+
+impl ListQuery {
+    /// The filters that are given, as they are called on the wire.
+    pub(crate) fn filters(&self) -> Vec<(&'static str, &str)> {
+        let ListQuery { status, name, tag, upstream, kind, since, until, text, limit: _, cursor: _ } = self;
+        let all = [
+            ("status", status),
+            ("name", name),
+            ("tag", tag),
+            ("upstream", upstream),
+            ("kind", kind),
+            ("since", since),
+            ("until", until),
+            ("q", text),
+        ];
+        all.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?))).collect()
+    }
 }
 
 /// A page of jobs.

@@ -72,12 +72,16 @@ groups! { $
     release,
     /// People steer.
     control,
+    /// The same to many.
+    act,
     /// Jobs become due.
     promote,
     /// Runs are taken back.
     reap,
     /// What is past its time goes.
     prune,
+    /// The store is kept below a size.
+    shrink,
     /// Periodic jobs.
     policies,
     /// Ticks.
@@ -92,6 +96,8 @@ groups! { $
     list,
     /// Names, their options, and why their jobs wait.
     names,
+    /// What happened when.
+    minutes,
     /// Nodes give signs of life.
     nodes,
     /// Who waits is woken.

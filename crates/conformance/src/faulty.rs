@@ -11,9 +11,9 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, StoreError, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, StoreError, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 use parking_lot::Mutex;
@@ -159,6 +159,10 @@ impl Store for Faulty {
         self.through("delete", self.inner.delete(id, now)).await
     }
 
+    async fn act(&self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>> {
+        self.through("act", self.inner.act(ids, filter, act, now)).await
+    }
+
     async fn set_options(&self, name: &Name, options: OptionsChange, now: Time) -> Result<NameOptions> {
         self.through("set_options", self.inner.set_options(name, options, now)).await
     }
@@ -173,6 +177,10 @@ impl Store for Faulty {
 
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept> {
         self.through("prune", self.inner.prune(limit, now)).await
+    }
+
+    async fn shrink(&self, bytes_max: u64, limit: usize, now: Time) -> Result<Swept> {
+        self.through("shrink", self.inner.shrink(bytes_max, limit, now)).await
     }
 
     async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
@@ -235,8 +243,12 @@ impl Store for Faulty {
         self.through("names", self.inner.names()).await
     }
 
-    async fn explain(&self, id: &JobId, now: Time) -> Result<Option<Waiting>> {
-        self.through("explain", self.inner.explain(id, now)).await
+    async fn explain(&self, id: &JobId, code: &Arc<[NameAsk]>, now: Time) -> Result<Option<Waiting>> {
+        self.through("explain", self.inner.explain(id, code, now)).await
+    }
+
+    async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
+        self.through("minutes", self.inner.minutes(name, from)).await
     }
 
     async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {

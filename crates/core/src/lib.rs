@@ -9,6 +9,7 @@
 //! * [`job`]: the record. [`lifecycle`]: the rule book. [`store`]: the verbs, and what a crash means at each.
 //! * [`policy`] and [`cron`]: periodic jobs. [`outbox`]: hook events. [`retry`], [`unique`], [`share`]: the small rules.
 //! * [`memory`]: the readable reference store and the model of the tests. [`invariant`]: what must always hold.
+//! * [`query`]: which jobs are meant. [`minutes`]: what happened when, for charts.
 //! * [`limits`]: every bound, with its reason.
 #![deny(missing_docs)]
 
@@ -20,9 +21,11 @@ pub mod job;
 pub mod lifecycle;
 pub mod limits;
 pub mod memory;
+pub mod minutes;
 pub mod notices;
 pub mod outbox;
 pub mod policy;
+pub mod query;
 pub mod retry;
 pub mod share;
 pub mod store;

@@ -157,6 +157,25 @@ pub const FIRES_AT_ONCE: usize = 128;
 /// How many times a preview of a schedule shows at the most.
 pub const PREVIEW_MAX: usize = 10;
 
+/// Bytes of the text that a list looks for.
+pub const TEXT_BYTES_MAX: usize = 256;
+
+/// Jobs per `act` call, that is in one transaction: about 5 ms of the writer, so that whoever submits or claims beside a
+/// bulk action does not notice it.
+pub const ACT_MAX: usize = 200;
+
+/// Jobs of a batch that are inserted in one transaction, for the same reason.
+pub const BATCH_INSERT_MAX: usize = 500;
+
+/// Jobs that a sweep removes in one transaction, for the same reason: removing costs more than inserting.
+pub const PRUNE_MAX: usize = 250;
+
+/// Bytes that jobs may take on the disk before final ones go ahead of their time. Room for about two million small jobs.
+pub const STORE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// For how long the numbers of each minute are kept: a week, which is what a chart of the last days needs.
+pub const MINUTES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How deep a waiting job's position is counted.
 pub const POSITION_MAX: usize = 1000;
 

@@ -15,13 +15,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::job::{Job, LeaseKey, Retention, Signal, Status};
+use crate::job::{Job, LeaseKey, Signal, Status};
 use crate::lifecycle::Outcome;
 use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::{JobId, Name, PoolId, Time};
 
+pub use crate::minutes::{Bucket, Minute};
 pub use crate::outbox::{Delivery, JobEvents, OutboxEntry, Resent, Settled};
+pub use crate::query::{Page, Query};
 
 /// What every method answers with.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -123,6 +125,13 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a final job, or a policy that has ended, with all that belongs to it. Safe to repeat.
     async fn delete(&self, id: &JobId, now: Time) -> Result<Deleted>;
 
+    /// Does the same to many jobs, each answered on its own, all in one step; passes over those that `filter` does not
+    /// mean (any more): whoever listed them did so a moment ago. Its cursor and limit do not count. Policies are passed
+    /// over. Others wait for the step, so keep `ids` short: see [`crate::limits::ACT_MAX`].
+    ///
+    /// Repeating a call whose answer was lost finds what it did done: unchanged, gone, or no longer meant.
+    async fn act(&self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>>;
+
     /// Changes what an operator says of a name; fields that are none stay as they are.
     async fn set_options(&self, name: &Name, options: OptionsChange, now: Time) -> Result<NameOptions>;
 
@@ -136,10 +145,16 @@ pub trait Store: Send + Sync + 'static {
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept>;
 
     /// Removes up to `limit` final jobs past their expiry, hook events past their deadline, idempotency keys past
-    /// theirs, and nodes long dead. A job with waiting events stays until
+    /// theirs, nodes long dead, and minutes past [`crate::limits::MINUTES_KEPT`]. A job with waiting events stays until
     /// their deadline; those past it are kept as given up. `limit` is for each of
     /// these kinds, [`Swept::moved`] for all together.
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept>;
+
+    /// Removes up to `limit` final jobs, those first whose expiry is nearest, while the jobs take more than `bytes_max`
+    /// on the disk. Jobs with undelivered events stay. [`Swept::more`] says whether it is still too much and there is
+    /// something left that may go. What counts as taken is the store's own measure, free room within its files left out.
+    /// Safe to repeat.
+    async fn shrink(&self, bytes_max: u64, limit: usize, now: Time) -> Result<Swept>;
 
     // ---- policies ----
 
@@ -211,8 +226,13 @@ pub trait Store: Send + Sync + 'static {
     /// Each name that has options or jobs that are not final, with numbers.
     async fn names(&self) -> Result<Vec<NameStats>>;
 
-    /// Why a job waits, the first reason in the order of [`Waiting`]; none if it does not wait or does not exist.
-    async fn explain(&self, id: &JobId, now: Time) -> Result<Option<Waiting>>;
+    /// Why a job waits, the first reason in the order of [`Waiting`]; none if it does not wait or does not exist. `code`
+    /// says which limits the code has, as in a claim; an operator's beats them.
+    async fn explain(&self, id: &JobId, code: &Arc<[NameAsk]>, now: Time) -> Result<Option<Waiting>>;
+
+    /// What happened in each minute from that of `from` on, oldest first, to the jobs of `name` or, without one, of all
+    /// names together. Minutes in which nothing happened are left out.
+    async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>>;
 
     // ---- nodes ----
 
@@ -371,6 +391,26 @@ pub enum Controlled {
     NotFound,
 }
 
+/// What is done to many jobs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// As [`Store::control`].
+    Control(Action),
+    /// As [`Store::delete`].
+    Delete,
+}
+
+/// The answer to an act on one of many jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// To a control.
+    Controlled(Controlled),
+    /// To a delete.
+    Deleted(Deleted),
+    /// It is not meant by the filter (any more): nothing was done.
+    Passed,
+}
+
 /// The answer to a delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
@@ -448,44 +488,6 @@ pub struct NameStats {
     pub running: u64,
     /// Since when the longest waiting Pending job waits.
     pub oldest_pending: Option<Time>,
-}
-
-/// Which jobs to list.
-///
-/// Order: without a status, or by name, tag or upstream: newest first; a status beside one of these three only filters.
-/// Newest first is the order of (submission time, id), descending, or that in which the store took the jobs in,
-/// reversed: the two agree when both rise from insert to insert, as a clock and [`JobId::generate`] do, and a store may
-/// follow the one that it has for nothing (SQLite the second). By status alone: in that set's own order, the one the service works in: Pending by
-/// name, then first to be claimed first (suspects among the others); Scheduled and retrying by due time; Running by the
-/// next time the service looks at them; final by expiry, latest first (then id, descending). Ties by id, ascending where
-/// nothing else is said.
-/// A filter without an index of its own looks at no more than [`crate::limits::SCAN_MAX`] rows a page: the page may
-/// then be short, or empty, and still have a cursor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
-    /// Only jobs of this status.
-    pub status: Option<Status>,
-    /// Only Scheduled jobs that failed before.
-    pub retrying: bool,
-    /// Only jobs of this name.
-    pub name: Option<Name>,
-    /// Only jobs with this tag.
-    pub tag: Option<Arc<str>>,
-    /// Only executions (sub jobs) of this job or policy.
-    pub upstream: Option<JobId>,
-    /// The cursor of the page before.
-    pub cursor: Option<String>,
-    /// Jobs per page, 1 to [`crate::limits::LIST_MAX`].
-    pub limit: usize,
-}
-
-/// A page of jobs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
-    /// The jobs.
-    pub jobs: Vec<Job>,
-    /// Where the next page begins; none after the last.
-    pub next: Option<String>,
 }
 
 /// Which executions of a job or policy.
@@ -584,7 +586,7 @@ pub enum Waiting {
     Due(Time),
     /// An operator paused its name.
     Paused,
-    /// As many jobs of its name run as an operator allows. (The limits in the code of pools are theirs to know.)
+    /// As many jobs of its name run as an operator or, if none has said, the code allows.
     AtLimit {
         /// The limit.
         limit: u32,
@@ -601,11 +603,4 @@ pub enum Waiting {
         /// Jobs before it.
         position: Option<u64>,
     },
-}
-
-impl Retention {
-    /// Reads what [`Retention`] needs from a plain number of seconds, none meaning the default.
-    pub fn from_seconds(seconds: Option<u32>) -> Retention {
-        seconds.map_or_else(Retention::default, Retention::all)
-    }
 }

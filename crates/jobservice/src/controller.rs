@@ -2,7 +2,9 @@
 //!
 //! The controller checks what is asked for and hands it to the store; it keeps nothing. Any number of nodes may have one.
 
+mod bulk;
 mod check;
+mod queues;
 mod schedules;
 mod submission;
 
@@ -11,17 +13,20 @@ use std::time::Duration;
 
 use jobservice_core::job::{self, LeaseKey, Status};
 use jobservice_core::store::{
-    Action, Controlled, Deleted, Inserted, NameOptions, NameStats, Node, OptionsChange, OutboxEntry, Page, Query,
-    Resent, Result, Waiting,
+    Action, Controlled, Deleted, Inserted, Minute, NameAsk, NameOptions, NameStats, Node, OptionsChange, OutboxEntry,
+    Page, Query, Resent, Result, Waiting,
 };
 use jobservice_core::{Clock, JobId, Name, Store, Time, limits};
 
 use crate::hooks::AddressPolicy;
 use crate::logger::JobLogs;
+use crate::retention::RetentionRules;
 use crate::{Registry, wait};
 
-use check::New;
+use check::{New, Rules};
 
+pub use bulk::{Bulk, BulkBounds, BulkDone};
+pub use queues::{CodeOptions, QueueInfo};
 pub use schedules::Found;
 pub use submission::{FieldError, Put, PutPolicy, Submission, SubmitError, Submitted};
 
@@ -63,14 +68,29 @@ pub struct Controller {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     logs: JobLogs,
     registry: Arc<Registry>,
+    /// What the registry says of names, as the store wants it.
+    asks: Arc<[NameAsk]>,
     grace: Duration,
+    retention: RetentionRules,
     /// Where hooks may go; none if they are off.
     hooks: Option<Arc<AddressPolicy>>,
+}
+
+impl Inner {
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            registry: &self.registry,
+            retention: &self.retention,
+            hooks: self.hooks.as_deref(),
+            wall: self.clock.wall(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Controller {
@@ -80,25 +100,24 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// A controller over a store. `grace` is how long a running job may take to obey a stop or cancel.
+    /// A controller over a store. `grace` is how long a running job may take to obey a stop or cancel, `retention` for how
+    /// long jobs are kept that do not say it themselves.
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         logs: JobLogs,
         registry: Arc<Registry>,
         grace: Duration,
+        retention: RetentionRules,
     ) -> Controller {
+        let asks = registry.asks();
         let hooks = Some(Arc::default());
-        Controller { inner: Arc::new(Inner { store, clock, logs, registry, grace, hooks }) }
+        Controller { inner: Arc::new(Inner { store, clock, logs, registry, asks, grace, retention, hooks }) }
     }
 
     /// The same with other rules of where hooks may go; with none, jobs that have one are refused.
     pub fn with_hooks(self, hooks: Option<Arc<AddressPolicy>>) -> Controller {
-        let Inner { store, clock, logs, registry, grace, .. } = &*self.inner;
-        let (store, clock, logs) = (Arc::clone(store), Arc::clone(clock), logs.clone());
-        Controller {
-            inner: Arc::new(Inner { store, clock, logs, registry: Arc::clone(registry), grace: *grace, hooks }),
-        }
+        Controller { inner: Arc::new(Inner { hooks, ..(*self.inner).clone() }) }
     }
 
     /// Submits a job. Once it is answered the job is durable.
@@ -119,7 +138,7 @@ impl Controller {
         launched_by: Option<LeaseKey>,
     ) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let mut new = match self.check(submission, now)? {
+        let mut new = match check::new(submission, &self.inner.rules(), now)? {
             New::Job(new) => *new,
             New::Policy(policy, warnings) => return self.put_policy(*policy, warnings).await,
         };
@@ -129,20 +148,17 @@ impl Controller {
         self.submitted(job, inserted).await
     }
 
-    fn check(&self, submission: Submission, now: Time) -> std::result::Result<New, SubmitError> {
-        let Inner { registry, hooks, clock, .. } = &*self.inner;
-        check::new(submission, registry, hooks.as_deref(), now, clock.wall())
-    }
-
-    /// Submits many jobs in one step, each answered on its own, in order: what is wrong with one does not hold up the
-    /// others. At most [`limits::INSERT_MAX`] of them go to the store at once; Periodic ones go one by one.
+    /// Submits many jobs, each answered on its own, in order: what is wrong with one does not hold up the others. They go
+    /// to the store [`limits::BATCH_INSERT_MAX`] at a time, so that others get their turn in between; Periodic ones go one
+    /// by one.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
         let now = self.inner.clock.now();
-        let checked: Vec<_> = submissions.into_iter().map(|submission| self.check(submission, now)).collect();
+        let rules = self.inner.rules();
+        let checked: Vec<_> = submissions.into_iter().map(|submission| check::new(submission, &rules, now)).collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
-            let part: Vec<_> = checked.by_ref().take(limits::INSERT_MAX).collect();
+            let part: Vec<_> = checked.by_ref().take(limits::BATCH_INSERT_MAX).collect();
             let jobs = part.iter().filter_map(|new| match new {
                 Ok(New::Job(new)) => Some((**new).clone()),
                 Ok(New::Policy(..)) | Err(_) => None,
@@ -214,25 +230,39 @@ impl Controller {
     /// Stops, cancels or retries a job or a policy. Safe to repeat.
     pub async fn control(&self, id: &JobId, command: Command) -> Result<Controlled> {
         let action = match command {
-            Command::Stop => Action::Stop(self.inner.grace),
-            Command::Cancel => Action::Cancel(self.inner.grace),
+            // Of a policy it must be known when it goes on.
             Command::Retry => Action::Retry { next_due: self.next_due_of(id).await? },
+            Command::Stop | Command::Cancel => self.action(command),
         };
         self.inner.store.control(id, action, self.inner.clock.now()).await
+    }
+
+    fn action(&self, command: Command) -> Action {
+        match command {
+            Command::Stop => Action::Stop(self.inner.grace),
+            Command::Cancel => Action::Cancel(self.inner.grace),
+            Command::Retry => Action::Retry { next_due: None },
+        }
     }
 
     /// Removes a final job with all that belongs to it, its log too; or a policy that has ended, whose executions stay.
     /// Safe to repeat.
     pub async fn delete(&self, id: &JobId) -> Result<Deleted> {
         let deleted = self.inner.store.delete(id, self.inner.clock.now()).await?;
-        if deleted != Deleted::Gone {
-            return Ok(deleted);
-        }
-        // Crash here: the log stays without its job until the sweeper of the logs removes it by age.
-        if let Err(error) = self.inner.logs.remove(std::slice::from_ref(id)).await {
-            tracing::warn!(job.id = %id, error = %error, "job {id} is deleted, but its log could not be removed");
+        if deleted == Deleted::Gone {
+            self.remove_logs(std::slice::from_ref(id)).await;
         }
         Ok(deleted)
+    }
+
+    /// Crash before this: the logs stay without their jobs until the sweeper of the logs removes them by age.
+    async fn remove_logs(&self, gone: &[JobId]) {
+        if !gone.is_empty()
+            && let Err(error) = self.inner.logs.remove(gone).await
+        {
+            let jobs = gone.len();
+            tracing::warn!(jobs, error = %error, "the logs of {jobs} deleted jobs could not be removed");
+        }
     }
 
     /// A page of jobs.
@@ -262,7 +292,12 @@ impl Controller {
 
     /// Why a job waits; none if it does not wait or does not exist.
     pub async fn explain(&self, id: &JobId) -> Result<Option<Waiting>> {
-        self.inner.store.explain(id, self.inner.clock.now()).await
+        self.inner.store.explain(id, &self.inner.asks, self.inner.clock.now()).await
+    }
+
+    /// What happened in each minute from that of `from` on, to the jobs of one name or of all together.
+    pub async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
+        self.inner.store.minutes(name, from).await
     }
 
     /// The hook events of a job that wait or are kept, in order.

@@ -48,6 +48,7 @@ mod maintenance;
 mod middleware;
 mod pool;
 mod registry;
+mod retention;
 mod run;
 mod service;
 pub mod testing;
@@ -58,13 +59,17 @@ mod watchdog;
 pub use jobservice_core as core;
 
 pub use context::Context;
-pub use controller::{Command, Controller, FieldError, Found, Put, PutPolicy, Submission, SubmitError, Submitted};
+pub use controller::{
+    Bulk, BulkBounds, BulkDone, CodeOptions, Command, Controller, FieldError, Found, Put, PutPolicy, QueueInfo,
+    Submission, SubmitError, Submitted,
+};
 pub use env::PropertySource;
 pub use failure::Failure;
 pub use job::{BlockingJob, Job};
 pub use middleware::{Around, Middleware, Next};
 pub use pool::PoolStats;
 pub use registry::{JobInfo, Registry};
+pub use retention::RetentionRules;
 pub use run::Interrupt;
 pub use service::{Service, ServiceBuilder, StartError, Submit};
 pub use units::Units;

@@ -1,4 +1,5 @@
-//! The sweeps: promote what is due, fire policies, reap what is overdue, prune what has expired; and the beat of this node.
+//! The sweeps: promote what is due, fire policies, reap what is overdue, prune what has expired or takes too much room; and
+//! the beat of this node.
 //!
 //! Every node runs them; the store sees to it that each job moves once. A sweep sleeps until the next record of its kind
 //! is due, as far as the store knows, and looks at least every [`SweepTimes`] says: hints may be lost. An error is said
@@ -57,6 +58,8 @@ pub(crate) struct Maintenance {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) logs: JobLogs,
+    /// Bytes that the store may take before final jobs go ahead of their time.
+    pub(crate) bytes_max: Option<u64>,
     pub(crate) times: SweepTimes,
 }
 
@@ -134,7 +137,14 @@ impl Maintenance {
             Sweep::Promote => self.store.promote(BATCH, now).await,
             Sweep::Reap => self.store.reap(BATCH, random_u32(), now).await,
             Sweep::Prune => {
-                let swept = self.store.prune(BATCH, now).await?;
+                let mut swept = self.store.prune(limits::PRUNE_MAX, now).await?;
+                if !swept.more
+                    && let Some(bytes_max) = self.bytes_max
+                {
+                    let shrunk = self.store.shrink(bytes_max, limits::PRUNE_MAX, now).await?;
+                    swept.more |= shrunk.more;
+                    swept.removed.extend(shrunk.removed);
+                }
                 // Crash here: the logs stay without their jobs until the sweeper of the logs removes them by age.
                 if !swept.removed.is_empty()
                     && let Err(error) = self.logs.remove(&swept.removed).await

@@ -67,7 +67,7 @@ use crate::middleware::Middleware;
 use crate::pool::board::Board;
 use crate::run::attempt::Attempt;
 use crate::run::{Ending, Interrupt, Run};
-use crate::{BlockingJob, Controller, Job, Registry};
+use crate::{BlockingJob, Controller, Job, Registry, RetentionRules};
 
 use self::log::TestLogs;
 
@@ -202,6 +202,7 @@ impl Bench {
             self.logs.clone(),
             Arc::new(registry),
             limits::GRACE,
+            RetentionRules::default(),
         )
     }
 

@@ -76,6 +76,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
         .workers(config.workers as usize)
         .grace(config.grace)
         .shutdown_grace(config.shutdown_grace)
+        .retention(config.retention.clone())
         .pool_name(pool_name())
         .logs(logs)
         .hooks(config.hooks.clone())
@@ -92,7 +93,9 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
     let shown = config.effective.json(&config.warnings).to_string().into();
     let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
-    let app = App::new(service.controller().clone(), secrets, degraded, ending.clone(), closing.clone(), shown);
+    let pool = Arc::clone(&service);
+    let stuck = Box::new(move || pool.stats().map_or(0, |stats| stats.stuck));
+    let app = App::new(service.controller().clone(), secrets, degraded, stuck, ending.clone(), closing.clone(), shown);
     if let Some(certificate) = &certificate {
         data_dir::write_certificate(&config.data_dir, &certificate.der())?;
     }
@@ -201,7 +204,7 @@ fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
 
 /// Job logs stand beside the store, in a file of their own: `logs.db` beside `jobs.db`, `a-logs.db` beside `a.db`. It is
 /// told apart by the store's name, so that two stores in one directory, each with a lock of its own, do not share it.
-fn logs_path(store: &Path) -> std::path::PathBuf {
+pub(crate) fn logs_path(store: &Path) -> std::path::PathBuf {
     if store.file_name().is_some_and(|name| name == "jobs.db") {
         return store.with_file_name("logs.db");
     }

@@ -39,6 +39,7 @@ mod http;
 mod jobs;
 mod properties;
 mod telemetry;
+mod tools;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -121,10 +122,14 @@ impl Server {
     /// As [`run`].
     pub fn run(self) -> ExitCode {
         let mut cli = Cli::parse();
-        let done = match cli.command.take() {
-            Some(Command::Config { command }) => {
-                let sources = |file: Option<&Path>| self.sources(&cli, file.or(cli.serve.config.as_deref()));
-                cli::config(&command, sources)
+        let command = cli.command.take();
+        let sources = |file: Option<&Path>| self.sources(&cli, file.or(cli.serve.config.as_deref()));
+        let done = match command {
+            Some(Command::Config { command }) => cli::config(&command, sources),
+            Some(Command::Doctor { json }) => sources(None).and_then(|sources| tools::doctor(&cli, &sources, json)),
+            Some(Command::Backup { file }) => sources(None).and_then(|sources| tools::backup(&sources, &file)),
+            Some(Command::Restore { file, force }) => {
+                sources(None).and_then(|sources| tools::restore(&sources, &file, force))
             }
             Some(command) => talk(&cli, command),
             None => self.serve(&cli),

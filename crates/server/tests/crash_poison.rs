@@ -44,11 +44,9 @@ async fn poison_jobs_die_alone() -> Result<()> {
     }
     let mut poison = Vec::new();
     for (name, error) in POISON {
-        poison.push((
-            current(&api).submit(name, json!({}), json!({"max_fails": 1, "priority": 5})).await?,
-            name,
-            error,
-        ));
+        // In a moment: the first of them kills the service, and all are to be there by then.
+        let metadata = json!({"kind": "Scheduled", "schedule_delay": 1, "max_fails": 1, "priority": 5});
+        poison.push((current(&api).submit(name, json!({}), metadata).await?, name, error));
     }
 
     // Times GETs until told to stop; those that hit a restart are not answered and do not count.

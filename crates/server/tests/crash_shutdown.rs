@@ -1,6 +1,6 @@
 //! Goal: a deploy costs nothing: SIGTERM under load ends the process in time, counts no failure, and the work resumes.
 //! Must show (g) of the spine, first half.
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests may fail as tests do")]
+#![allow(clippy::indexing_slicing, reason = "helpers of tests may fail as tests do")]
 
 mod chaos;
 

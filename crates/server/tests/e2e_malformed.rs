@@ -61,6 +61,7 @@ fn cases() -> Vec<Case> {
     ids(&mut cases);
     queries(&mut cases);
     actions(&mut cases);
+    operations(&mut cases);
     methods_and_paths(&mut cases);
     sizes(&mut cases);
     cases.0
@@ -295,6 +296,10 @@ fn queries(cases: &mut Cases) {
         "cursor=bogus",
         "cursor=%00",
         "stauts=error",
+        "kind=hourly",
+        "since=yesterday",
+        "until=",
+        "q=",
         "x",
         "status=error&y=1",
         "limit=1%",
@@ -333,6 +338,43 @@ fn actions(cases: &mut Cases) {
     }
 }
 
+fn operations(cases: &mut Cases) {
+    for body in ["", "{}", "7", "[1", "[] []", "[{},]", "null"] {
+        cases.add(Method::POST, "/api/v1/jobs/batch", body, 400, "invalid_request");
+    }
+    cases.add(Method::POST, "/api/v1/jobs/batch", format!("[{}1]", "1,".repeat(10_000)), 400, "invalid_request");
+    // As many elements as fit: what each takes in memory must not add up.
+    cases.add(Method::POST, "/api/v1/jobs/batch", format!("[{}1]", "1,".repeat(4_000_000)), 400, "invalid_request");
+    cases.add(Method::POST, "/api/v1/jobs/batch", vec![b' '; 16 * 1024 * 1024 + 1], 413, "body_too_large");
+    for body in [
+        "",
+        "{\"filter\": {\"all\": true}}",
+        "{\"action\": \"stop\"}",
+        "{\"action\": \"stop\", \"filter\": {}}",
+        "{\"action\": \"stop\", \"filter\": \"all\"}",
+        "{\"action\": \"stop\", \"filter\": {\"all\": true, \"status\": \"pending\"}}",
+        "{\"action\": \"stop\", \"filter\": {\"stauts\": \"pending\"}}",
+        "{\"action\": \"stop\", \"filter\": {\"status\": [\"pending\"]}}",
+        "{\"action\": \"stop\", \"filter\": {\"all\": true}, \"limit\": 0}",
+        "{\"action\": \"stop\", \"filter\": {\"all\": true}, \"limit\": 10001}",
+        "{\"action\": \"stop\", \"filter\": {\"all\": true}, \"cursor\": \"bogus\"}",
+    ] {
+        cases.add(Method::POST, "/api/v1/jobs/actions", body, 400, "invalid_request");
+    }
+    let unknown = "{\"action\": \"pause\", \"filter\": {\"all\": true}}";
+    cases.add(Method::POST, "/api/v1/jobs/actions", unknown, 501, "unknown_action");
+    for body in ["", "{}", "{\"paused\": 1}", "{\"weight\": 0}", "{\"weight\": 10001}", "{\"max_concurrency\": \"2\"}"]
+    {
+        cases.add(Method::PUT, "/api/v1/queues/noop", body, 400, "invalid_request");
+    }
+    cases.add(Method::PUT, "/api/v1/queues/a%20b", "{\"paused\": true}", 400, "invalid_request");
+    cases.add(Method::GET, "/api/v1/queues?x=1", "", 400, "invalid_request");
+    cases.add(Method::GET, "/api/v1/stats/counts?x=1", "", 400, "invalid_request");
+    for query in ["since=30d", "since=soon", "name=a%20b", "minute=1"] {
+        cases.add(Method::GET, &format!("/api/v1/stats/minutes?{query}"), "", 400, "invalid_request");
+    }
+}
+
 fn methods_and_paths(cases: &mut Cases) {
     let job = "/api/v1/jobs/01a20f36-0000-7000-8000-000000000000";
     for (method, path) in [
@@ -345,6 +387,10 @@ fn methods_and_paths(cases: &mut Cases) {
         (Method::POST, &format!("{job}/log")),
         (Method::DELETE, &format!("{job}/log")),
         (Method::POST, "/api/v1/stats"),
+        (Method::GET, "/api/v1/jobs/batch"),
+        (Method::GET, "/api/v1/jobs/actions"),
+        (Method::POST, "/api/v1/queues"),
+        (Method::DELETE, "/api/v1/queues/noop"),
         (Method::POST, "/healthz"),
     ] {
         cases.add(method, path, "", 405, "method_not_allowed");

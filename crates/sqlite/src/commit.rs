@@ -156,25 +156,18 @@ impl Session<'_> {
                 self.names.hint(slot, state.crashes > 0);
                 self.news.ready = true;
             }
-            Status::Running => {
-                let waited = now.since(before.ready_at).as_millis() as u64;
-                self.names.note(slot, now, |bucket| bucket.wait_ms += waited);
-            }
-            Status::Scheduled | Status::Error | Status::Success | Status::Stopped | Status::Cancelled => {}
+            Status::Running
+            | Status::Scheduled
+            | Status::Error
+            | Status::Success
+            | Status::Stopped
+            | Status::Cancelled => {}
         }
-        if before.status != Status::Running {
-            return;
+        if before.status == Status::Running || state.status == Status::Running {
+            self.names.note(slot, now, |bucket| bucket.change(before, state, now));
         }
-        let ran = now.since(before.started_at.unwrap_or(now)).as_millis() as u64;
-        let succeeded = state.status == Status::Success;
-        let failed = state.fails > before.fails || state.crashes > before.crashes;
-        self.names.note(slot, now, |bucket| {
-            bucket.run_ms += ran;
-            bucket.succeeded += u64::from(succeeded);
-            bucket.failed += u64::from(failed);
-        });
         // The run that ended made room below the limit of its name.
-        if std::mem::take(&mut self.names.get_mut(slot).at_limit) {
+        if before.status == Status::Running && std::mem::take(&mut self.names.get_mut(slot).at_limit) {
             self.news.ready = true;
         }
     }

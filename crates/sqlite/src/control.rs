@@ -2,11 +2,12 @@
 
 use jobservice_core::job::Status;
 use jobservice_core::lifecycle::{Event, Refusal};
-use jobservice_core::store::{Action, Controlled, Deleted, NameOptions, OptionsChange};
+use jobservice_core::store::{Act, Acted, Action, Controlled, Deleted, NameOptions, OptionsChange, Query};
 use jobservice_core::{JobId, Name, Time};
 
 use crate::call::Failure;
 use crate::commit::Happened;
+use crate::row::Record;
 use crate::session::Session;
 
 impl Session<'_> {
@@ -15,12 +16,16 @@ impl Session<'_> {
         if let Some(policy) = self.policy(id)? {
             return self.control_policy(policy, action, now);
         }
+        let Some(record) = self.take(id)? else { return Ok(Controlled::NotFound) };
+        self.control_job(record, action, now)
+    }
+
+    fn control_job(&mut self, mut record: Record, action: Action, now: Time) -> Result<Controlled, Failure> {
         let event = match action {
             Action::Stop(grace) => Event::Stop { grace },
             Action::Cancel(grace) => Event::Cancel { grace },
             Action::Retry { .. } => Event::Retry,
         };
-        let Some(mut record) = self.take(id)? else { return Ok(Controlled::NotFound) };
         let happened = self.happen_to(&mut record, &event, now)?;
         let stands = record.job.state.status;
         self.running.keep(record);
@@ -43,11 +48,31 @@ impl Session<'_> {
         if let Some(policy) = self.policy(id)? {
             return self.delete_policy(&policy);
         }
-        Ok(match self.happen(id, &Event::Delete, now)? {
-            Happened::Gone => Deleted::Gone,
-            Happened::Is(status) | Happened::Refused(Refusal::Illegal { status, .. }) => Deleted::Refused(status),
-            Happened::NotFound | Happened::KeyTaken(_) | Happened::Refused(_) => Deleted::NotFound,
-        })
+        Ok(deleted(&self.happen(id, &Event::Delete, now)?))
+    }
+
+    /// Does the same to many jobs that a list found a moment ago.
+    pub(crate) fn act(&mut self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>, Failure> {
+        let mut acted = Vec::with_capacity(ids.len());
+        for id in ids {
+            acted.push(match (self.take(id)?, act) {
+                (None, _) => Acted::Passed,
+                (Some(record), _) if !filter.matches(&record.job) => {
+                    self.running.keep(record);
+                    Acted::Passed
+                }
+                (Some(record), Act::Control(action)) => Acted::Controlled(self.control_job(record, action, now)?),
+                (Some(mut record), Act::Delete) => {
+                    let happened = self.happen_to(&mut record, &Event::Delete, now)?;
+                    let deleted = deleted(&happened);
+                    if deleted != Deleted::Gone {
+                        self.running.keep(record);
+                    }
+                    Acted::Deleted(deleted)
+                }
+            });
+        }
+        Ok(acted)
     }
 
     /// Changes what an operator says of a name. Options that say nothing are not kept.
@@ -69,5 +94,13 @@ impl Session<'_> {
         self.news.ready |= state.ready || state.suspects;
         self.names.options_version += 1;
         Ok(options)
+    }
+}
+
+fn deleted(happened: &Happened) -> Deleted {
+    match happened {
+        Happened::Gone => Deleted::Gone,
+        Happened::Is(status) | Happened::Refused(Refusal::Illegal { status, .. }) => Deleted::Refused(*status),
+        Happened::NotFound | Happened::KeyTaken(_) | Happened::Refused(_) => Deleted::NotFound,
     }
 }

@@ -14,9 +14,6 @@ use crate::commit::Happened;
 use crate::row::{self, Record};
 use crate::session::Session;
 
-/// Minutes of which the numbers are kept: a week.
-const MINUTES_KEPT: i64 = 7 * 24 * 60;
-
 /// Scheduled jobs whose time has come, earliest first.
 const DUE: &str =
     "SELECT seq FROM jobs INDEXED BY jobs_due WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, id LIMIT ?2";
@@ -102,11 +99,10 @@ impl Session<'_> {
         }
         next.push(self.prune_keys(limit, now, &mut swept)?);
         next.push(self.prune_nodes(now, &mut swept)?);
-        let oldest = now.as_millis().div_euclid(60_000) - MINUTES_KEPT;
         let mut minutes = self.conn.prepare_cached(
             "DELETE FROM minutes WHERE (minute, name) IN (SELECT minute, name FROM minutes WHERE minute < ?1 LIMIT ?2)",
         )?;
-        minutes.execute((oldest, limit as i64))?;
+        minutes.execute((jobservice_core::minutes::oldest_kept(now), limit as i64))?;
         swept.next_at = next.into_iter().flatten().min();
         Ok(swept)
     }
@@ -165,7 +161,7 @@ impl Session<'_> {
     }
 
     /// The record in a row; none if it cannot be read, in which case it is set aside from the set of `status`.
-    fn take_row(&mut self, seq: i64, status: Status) -> Result<Option<Record>, Failure> {
+    pub(crate) fn take_row(&mut self, seq: i64, status: Status) -> Result<Option<Record>, Failure> {
         let read = {
             let mut by_seq = self.conn.prepare_cached(&Self::columns_by_seq())?;
             let mut rows = by_seq.query([seq])?;

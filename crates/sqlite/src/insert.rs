@@ -1,7 +1,7 @@
 //! Jobs come in.
 
 use jobservice_core::job::{LeaseKey, Status};
-use jobservice_core::store::{Inserted, NewJob};
+use jobservice_core::store::{Bucket, Inserted, NewJob};
 use jobservice_core::{JobId, Time, limits};
 use rusqlite::OptionalExtension;
 
@@ -63,7 +63,7 @@ impl Session<'_> {
         }
         let slot = self.names.slot(&spec.name);
         self.names.moved(slot, None, Some(state.status));
-        self.names.note(slot, now, |bucket| bucket.submitted += 1);
+        self.names.note(slot, now, Bucket::submit);
         if state.status == Status::Pending {
             self.names.hint(slot, state.crashes > 0);
             self.news.ready = true;

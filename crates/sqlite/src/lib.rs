@@ -6,7 +6,7 @@
 //! * `writer`: batches and commits; `sync`: makes them durable and answers; `fault` and `health`: what happens when
 //!   the disk is full or ill.
 //! * `session`: the writer's hands. `commit` applies what the rule book decided; `insert`, `claim`, `runs`,
-//!   `control`, `due`, `policy`, `outbox`, `nodes` are the verbs; `names` and `running` what it remembers.
+//!   `control`, `due`, `shrink`, `policy`, `outbox`, `nodes` are the verbs; `names` and `running` what it remembers.
 //! * `look` and `list`: the reads. `audit`: everything compared with everything;
 //!   `inspect`: the same beside a running service. `row`: a record as a row.
 
@@ -36,14 +36,14 @@ mod running;
 mod runs;
 mod schema;
 mod session;
+mod shrink;
 mod store;
 mod sync;
 mod upkeep;
 mod writer;
 
 pub use health::Health;
-pub use inspect::Inspector;
-pub use look::Minute;
-pub use names::Bucket;
+pub use inspect::{Inspector, Size, is_served};
+pub use lock::Lock;
 pub use options::{OpenError, Options, WriteHook};
 pub use store::SqliteStore;

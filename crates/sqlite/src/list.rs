@@ -83,7 +83,7 @@ impl Reader<'_> {
 
 /// The record in a row, if the query asks for it. A row that is not asked for is not read.
 fn read_matching(query: &Query, row: &Row<'_>) -> Result<Option<Record>, Failure> {
-    let Query { status, retrying, name, tag, upstream, cursor: _, limit: _ } = query;
+    let Query { status, name, .. } = query;
     if let Some(wanted) = status
         && row.get::<_, i64>("status")? != row::status_number(*wanted)
     {
@@ -98,11 +98,7 @@ fn read_matching(query: &Query, row: &Row<'_>) -> Result<Option<Record>, Failure
         return Ok(None);
     }
     let record = row::read(row, name.as_ref())?;
-    let job = &record.job;
-    let matches = (!retrying || job.is_retrying())
-        && tag.as_ref().is_none_or(|tag| job.spec.tags.contains(tag))
-        && upstream.as_ref().is_none_or(|upstream| job.spec.upstream.as_ref() == Some(upstream));
-    Ok(matches.then_some(record))
+    Ok(query.matches(&record.job).then_some(record))
 }
 
 /// Filters with an index of their own rule the order; a status beside them, or an upstream beside a name, only filters.

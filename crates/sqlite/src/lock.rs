@@ -15,9 +15,9 @@ use crate::OpenError;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 const TRIES: u32 = 100;
 
-/// The lock, held until dropped.
+/// The lock of a store, held until dropped: while it is held no process serves the store.
 #[derive(Debug)]
-pub(crate) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
@@ -30,7 +30,10 @@ pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
 
 impl Lock {
     /// Takes the lock, or says which process has it.
-    pub(crate) fn take(database: &Path) -> Result<Lock, OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::Served`], or [`OpenError::Lock`] if there is no lock to be had.
+    pub fn take(database: &Path) -> Result<Lock, OpenError> {
         let path = beside(database, "-lock");
         let refused = |source| OpenError::Lock { path: path.clone(), source };
         let mut file =
@@ -58,5 +61,19 @@ impl Lock {
         file.set_len(0).and_then(|()| file.rewind()).map_err(refused)?;
         writeln!(file, "{}", std::process::id()).map_err(refused)?;
         Ok(Lock { _file: file })
+    }
+}
+
+/// Whether a process holds the lock. Does not take it for longer than the look, and makes no file.
+pub(crate) fn is_held(database: &Path) -> std::io::Result<bool> {
+    let file = match File::open(beside(database, "-lock")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }

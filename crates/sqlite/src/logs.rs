@@ -141,6 +141,28 @@ pub struct Swept {
     pub bytes: u64,
 }
 
+/// Copies the logs at `path`, as they are at one instant, to a new file; false if there are none. The service may go on
+/// meanwhile. Blocks.
+///
+/// # Errors
+/// Also if `to` exists and is not empty.
+pub fn copy(path: &Path, to: &Path) -> Result<bool, LogsError> {
+    let Some(file) = file::open_reader(path)? else { return Ok(false) };
+    file.conn.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(file::sqlite("copy", path))?;
+    Ok(true)
+}
+
+/// Looks whether the file at `path` is sound; answers with what is wrong. Reads all of it, and blocks.
+pub fn check(path: &Path) -> Result<Vec<String>, LogsError> {
+    let Some(file) = file::open_reader(path)? else { return Ok(Vec::new()) };
+    let look = || -> rusqlite::Result<Vec<String>> {
+        let mut check = file.conn.prepare("PRAGMA quick_check")?;
+        check.query_map([], |row| row.get(0))?.collect()
+    };
+    let found = look().map_err(file::sqlite("check", path))?;
+    Ok(found.into_iter().filter(|line| line != "ok").collect())
+}
+
 /// Job logs in one SQLite file.
 pub struct Logs {
     path: Arc<Path>,

@@ -4,28 +4,19 @@ use std::collections::BTreeMap;
 
 use jobservice_core::job::{Index, Job, Status};
 use jobservice_core::policy::Policy;
-use jobservice_core::store::{Executions, ExecutionsQuery, NameOptions, NameStats, PolicyQuery, Waiting};
-use jobservice_core::{JobId, Name, Time, limits};
+use jobservice_core::store::{
+    Bucket, Executions, ExecutionsQuery, Minute, NameAsk, NameOptions, NameStats, PolicyQuery, Waiting,
+};
+use jobservice_core::{JobId, Name, Time, limits, minutes};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::call::Failure;
-use crate::names::{Bucket, MILLIS_PER_MINUTE, read_options};
+use crate::names::read_options;
 use crate::reads::Reader;
 use crate::{nodes, policy, row};
 
 /// Policies that cannot be read of which the log tells; beyond, the audit does.
 const UNREADABLE_TOLD_MAX: usize = 100;
-
-/// What happened to the jobs of a name in one minute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Minute {
-    /// When the minute began.
-    pub at: Time,
-    /// The name.
-    pub name: Name,
-    /// The numbers.
-    pub bucket: Bucket,
-}
 
 impl Reader<'_> {
     /// The record of a job.
@@ -83,7 +74,7 @@ impl Reader<'_> {
     }
 
     /// Why a job waits, the first reason that applies: who removes it sees the next.
-    pub(crate) fn explain(&mut self, id: &JobId, now: Time) -> Result<Option<Waiting>, Failure> {
+    pub(crate) fn explain(&mut self, id: &JobId, code: &[NameAsk], now: Time) -> Result<Option<Waiting>, Failure> {
         let Some(job) = self.get(id)? else { return Ok(None) };
         let name = &job.spec.name;
         let (priority, ready_at, suspect) = match job.index() {
@@ -99,7 +90,9 @@ impl Reader<'_> {
             .conn
             .prepare_cached("SELECT count(*) FROM jobs INDEXED BY jobs_running WHERE status = 2 AND name = ?1")?;
         let running = count.query_row([name.as_str()], |row| row.get::<_, i64>(0))? as u64;
-        if let Some(limit) = options.max_concurrency.filter(|limit| running >= u64::from(*limit)) {
+        let coded = || code.iter().find(|asked| asked.name == *name).and_then(|asked| asked.max_concurrency);
+        let limit = options.max_concurrency.or_else(coded);
+        if let Some(limit) = limit.filter(|limit| running >= u64::from(*limit)) {
             return Ok(Some(Waiting::AtLimit { limit, running }));
         }
         if !nodes::read_all(self.conn)?.iter().any(|node| node.is_alive(now) && node.names.contains(name)) {
@@ -113,30 +106,28 @@ impl Reader<'_> {
         Ok(Some(Waiting::Queued { position }))
     }
 
-    /// The numbers of the minutes from the one of `from` on, oldest first.
-    pub(crate) fn minutes(&self, from: Time) -> Result<Vec<Minute>, Failure> {
+    /// The numbers of the minutes from the one of `from` on, oldest first, of a name or of all together.
+    pub(crate) fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>, Failure> {
         let mut all = self.conn.prepare_cached(
-            "SELECT minute, name, submitted, succeeded, failed, wait_ms, run_ms FROM minutes
-             WHERE minute >= ?1 ORDER BY minute, name",
+            "SELECT minute, sum(submitted), sum(succeeded), sum(failed), sum(wait_ms), sum(run_ms) FROM minutes
+             WHERE minute >= ?1 AND (?2 IS NULL OR name = ?2) GROUP BY minute ORDER BY minute",
         )?;
-        let mut rows = all.query([from.as_millis().div_euclid(MILLIS_PER_MINUTE)])?;
-        let mut minutes = Vec::new();
+        let mut rows = all.query((minutes::number_of(from), name.map(Name::as_str)))?;
+        let mut found = Vec::new();
         while let Some(row) = rows.next()? {
-            let name = Name::new(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?);
             let number = |column| row.get::<_, i64>(column).map(|number| number.max(0) as u64);
-            minutes.push(Minute {
-                at: Time::from_millis(row.get::<_, i64>(0)?.saturating_mul(MILLIS_PER_MINUTE)),
-                name: name.map_err(|error| Failure::Damaged(error.to_string()))?,
+            found.push(Minute {
+                at: minutes::begin_of(row.get(0)?),
                 bucket: Bucket {
-                    submitted: number(2)?,
-                    succeeded: number(3)?,
-                    failed: number(4)?,
-                    wait_ms: number(5)?,
-                    run_ms: number(6)?,
+                    submitted: number(1)?,
+                    succeeded: number(2)?,
+                    failed: number(3)?,
+                    wait_ms: number(4)?,
+                    run_ms: number(5)?,
                 },
             });
         }
-        Ok(minutes)
+        Ok(found)
     }
 
     /// The policies that a query asks for.

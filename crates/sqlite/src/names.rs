@@ -11,8 +11,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jobservice_core::job::Status;
-use jobservice_core::store::NameOptions;
-use jobservice_core::{Name, Time};
+use jobservice_core::store::{Bucket, NameOptions};
+use jobservice_core::{Name, Time, minutes};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::call::Failure;
@@ -38,21 +38,6 @@ pub(crate) struct NameState {
     bucket: Bucket,
 }
 
-/// What happened to the jobs of a name in one minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
-    /// Jobs that came in.
-    pub submitted: u64,
-    /// Runs that succeeded.
-    pub succeeded: u64,
-    /// Runs that failed or whose worker was lost.
-    pub failed: u64,
-    /// For how long the runs that began had waited to be claimed, in all, in milliseconds.
-    pub wait_ms: u64,
-    /// For how long the runs that ended had run, in all, in milliseconds.
-    pub run_ms: u64,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     slots: HashMap<Name, Slot>,
@@ -66,8 +51,6 @@ pub(crate) struct Names {
     /// Rises when options change: who has derived something from them looks at it.
     pub(crate) options_version: u64,
 }
-
-pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
 
 /// The next name with ready jobs that never crashed, and with such that did.
 pub(crate) const NEXT_NAMES: [&str; 2] = [
@@ -143,7 +126,7 @@ impl Names {
 
     /// Adds to the numbers of the minute of `now`.
     pub(crate) fn note(&mut self, slot: Slot, now: Time, note: impl FnOnce(&mut Bucket)) {
-        let minute = now.as_millis().div_euclid(MILLIS_PER_MINUTE);
+        let minute = minutes::number_of(now);
         let state = self.touch(slot);
         if state.minute != minute {
             let (earlier, bucket) = (std::mem::replace(&mut state.minute, minute), std::mem::take(&mut state.bucket));

@@ -11,9 +11,9 @@ use jobservice_core::lifecycle::Event;
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, StoreError, Time};
 use tokio::sync::{oneshot, watch};
@@ -21,7 +21,6 @@ use tokio::sync::{oneshot, watch};
 use crate::call::{Class, Failure, Write};
 use crate::health::{Ballast, Doctor, Health};
 use crate::lock::Lock;
-use crate::look::Minute;
 use crate::queue::{Closed, Queue};
 use crate::reads::Lane;
 use crate::session::Session;
@@ -105,11 +104,6 @@ impl SqliteStore {
         self.write(Class::Ending, "reap_previous", move |session| session.reap_previous(now)).await
     }
 
-    /// What happened in each minute from that of `from` on, by name, oldest first. Kept for a week.
-    pub async fn minutes(&self, from: Time) -> Result<Vec<Minute>> {
-        self.lists.read("minutes", move |reader| reader.minutes(from)).await
-    }
-
     /// Does `step` in the next transaction.
     async fn write<T, F>(&self, class: Class, during: &'static str, step: F) -> Result<T>
     where
@@ -187,6 +181,11 @@ impl Store for SqliteStore {
         self.write(Class::Ending, "delete", move |session| session.delete(&id, now)).await
     }
 
+    async fn act(&self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>> {
+        let (ids, filter) = (ids.to_vec(), filter.clone());
+        self.write(Class::Ending, "act", move |session| session.act(&ids, &filter, act, now)).await
+    }
+
     async fn set_options(&self, name: &Name, options: OptionsChange, _now: Time) -> Result<NameOptions> {
         let name = name.clone();
         self.write(Class::Upkeep, "set_options", move |session| session.set_options(&name, options)).await
@@ -202,6 +201,10 @@ impl Store for SqliteStore {
 
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept> {
         self.write(Class::Ending, "prune", move |session| session.prune(limit, now)).await
+    }
+
+    async fn shrink(&self, bytes_max: u64, limit: usize, now: Time) -> Result<Swept> {
+        self.write(Class::Ending, "shrink", move |session| session.shrink(bytes_max, limit, now)).await
     }
 
     async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
@@ -274,9 +277,14 @@ impl Store for SqliteStore {
         self.lists.read("names", |reader| reader.names()).await
     }
 
-    async fn explain(&self, id: &JobId, now: Time) -> Result<Option<Waiting>> {
-        let id = id.clone();
-        self.records.read("explain", move |reader| reader.explain(&id, now)).await
+    async fn explain(&self, id: &JobId, code: &Arc<[NameAsk]>, now: Time) -> Result<Option<Waiting>> {
+        let (id, code) = (id.clone(), Arc::clone(code));
+        self.records.read("explain", move |reader| reader.explain(&id, &code, now)).await
+    }
+
+    async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
+        let name = name.cloned();
+        self.lists.read("minutes", move |reader| reader.minutes(name.as_ref(), from)).await
     }
 
     async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {

@@ -1,17 +1,38 @@
-//! What the writer does for the file between batches: writes the log back when it has grown, and, when nobody asks for
-//! anything, gives free pages back to the file system.
+//! What the writer does for the file between batches: writes the log back when it has grown, and gives free pages back to
+//! the file system: all of them when nobody asks for anything, a few now and then when most of the file is free.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::call::Failure;
 use crate::fault::Fault;
 use crate::health::Health;
 use crate::schema;
-use crate::writer::Writer;
+use crate::writer::{Writer, now};
 
 /// Free pages that are kept for the next jobs instead of being given back to the file system (1 MiB).
 const FREE_PAGES_KEPT: i64 = 256;
+
+/// Free pages from which on some are given back beside the work (16 MiB), if they are a quarter of the file or more. Fewer
+/// are used again soon.
+const FREE_PAGES_MANY: i64 = 4096;
+
+/// How often that happens: a step takes about two milliseconds.
+const STEP_EVERY: Duration = Duration::from_millis(100);
+
+/// After so many steps the log is written back: only that makes the file shorter.
+const STEPS_BEFORE_CHECKPOINT: u32 = 20;
+
+/// What is known of free pages.
+pub(crate) struct Vacuum {
+    /// Whether there may be any to give back.
+    pub(crate) wanted: bool,
+    /// When a step may be taken next although calls keep coming.
+    pub(crate) next_step: Instant,
+    /// Steps since the log was last written back for their sake.
+    pub(crate) steps: u32,
+}
 
 /// The write-ahead log.
 pub(crate) struct Log {
@@ -35,9 +56,12 @@ impl Log {
 
 impl Writer<'_> {
     pub(crate) fn after_batch(&mut self) {
-        self.vacuum |= std::mem::take(&mut self.session.freed);
+        self.vacuum.wanted |= std::mem::take(&mut self.session.freed);
         if self.shared.doctor.health() != Health::Poisoned && self.log.behind() >= schema::CHECKPOINT_PAGES {
             self.checkpoint();
+        }
+        if self.vacuum.wanted && self.shared.doctor.health() == Health::Well {
+            self.step_beside_work();
         }
     }
 
@@ -70,10 +94,35 @@ impl Writer<'_> {
             Health::Full => drop(self.has_room_again()),
             Health::Well => {}
         }
-        if self.vacuum {
+        if self.vacuum.wanted {
             self.give_back();
         }
         if self.log.behind() > 0 {
+            self.checkpoint();
+        }
+    }
+
+    /// After very much was removed while calls keep coming there may be no idle moment for hours.
+    fn step_beside_work(&mut self) {
+        if now() < self.vacuum.next_step {
+            return;
+        }
+        self.vacuum.next_step = now() + STEP_EVERY;
+        let conn = self.session.conn;
+        let read = |pragma: &str| -> rusqlite::Result<i64> {
+            conn.prepare_cached(&format!("PRAGMA {pragma}"))?.query_row([], |row| row.get(0))
+        };
+        let is_much = || Ok((read("freelist_count")?, read("page_count")?));
+        let is_much = is_much().map(|(free, all)| free > FREE_PAGES_MANY && free > all / 4);
+        match is_much.and_then(|is_much| if is_much { self.vacuum_step() } else { Ok(false) }) {
+            Ok(true) => self.vacuum.steps += 1,
+            // The last steps shall not wait for more that may never come.
+            Ok(false) if self.vacuum.steps > 0 => self.vacuum.steps = STEPS_BEFORE_CHECKPOINT,
+            Ok(false) => {}
+            Err(error) => self.cannot_give_back(error),
+        }
+        if self.vacuum.steps >= STEPS_BEFORE_CHECKPOINT {
+            self.vacuum.steps = 0;
             self.checkpoint();
         }
     }
@@ -84,18 +133,20 @@ impl Writer<'_> {
             match self.vacuum_step() {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.vacuum = false;
+                    self.vacuum.wanted = false;
                     return;
                 }
-                Err(error) => {
-                    self.vacuum = false;
-                    let failure = Failure::Engine(error);
-                    if Fault::of(&failure, true) == Fault::Poison {
-                        self.poison(&failure);
-                    }
-                    return;
-                }
+                Err(error) => return self.cannot_give_back(error),
             }
+        }
+    }
+
+    /// It is tried again when something was removed again, unless the disk is ill.
+    fn cannot_give_back(&mut self, error: rusqlite::Error) {
+        self.vacuum.wanted = false;
+        let failure = Failure::Engine(error);
+        if Fault::of(&failure, true) == Fault::Poison {
+            self.poison(&failure);
         }
     }
 

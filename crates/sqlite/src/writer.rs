@@ -33,7 +33,7 @@ use crate::health::{Ballast, Doctor, Health};
 use crate::queue::{Queue, Wait};
 use crate::session::Session;
 use crate::sync::{Batch, Syncer};
-use crate::upkeep::Log;
+use crate::upkeep::{Log, Vacuum};
 use crate::{OpenError, WriteHook};
 
 /// Calls in one transaction: past it the gain is small and the wait of the first grows.
@@ -56,6 +56,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the log is tried to begin anew at the start, while others read.
 const CHECKPOINT_TRIES: u32 = 3;
+/// The same for giving free pages back: shorter than the second at which the sweeps come, so that a service that has
+/// nothing else to do gets there.
+const VACUUM_AFTER: Duration = Duration::from_millis(200);
 
 /// How often a full disk is looked at.
 const FULL_LOOK: Duration = Duration::from_millis(250);
@@ -95,7 +98,8 @@ pub(crate) fn start(
         drop(ready.send(Ok(())));
         let log = Log { pages, checkpointed: 0 };
         let shared = &shared;
-        let mut writer = Writer { session, syncer, shared, ballast, hook, log, commits: 0, applied: 0, vacuum: true };
+        let vacuum = Vacuum { wanted: true, next_step: now(), steps: 0 };
+        let mut writer = Writer { session, syncer, shared, ballast, hook, log, commits: 0, applied: 0, vacuum };
         writer.run();
         drop(writer);
         if shared.doctor.health() == Health::Poisoned
@@ -173,8 +177,7 @@ pub(crate) struct Writer<'c> {
     pub(crate) log: Log,
     commits: u64,
     applied: u64,
-    /// Whether there may be free pages to give back.
-    pub(crate) vacuum: bool,
+    pub(crate) vacuum: Vacuum,
 }
 
 /// Why an attempt at a batch came to nothing.
@@ -231,7 +234,8 @@ impl Writer<'_> {
         match self.shared.doctor.health() {
             Health::Full => Some(FULL_LOOK),
             Health::Poisoned => None,
-            Health::Well => (self.vacuum || self.log.behind() > 0).then_some(IDLE_AFTER),
+            Health::Well if self.vacuum.wanted => Some(VACUUM_AFTER),
+            Health::Well => (self.log.behind() > 0).then_some(IDLE_AFTER),
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use common::{NOW, ask, job, sound, succeeded};
 use jobservice_core::job::Status;
-use jobservice_core::store::{Finished, Inserted};
-use jobservice_core::{Store, Time};
-use jobservice_sqlite::{Bucket, Inspector, OpenError, Options, SqliteStore};
+use jobservice_core::limits::GRACE;
+use jobservice_core::store::{Act, Action, Finished, Inserted, Node, Query};
+use jobservice_core::{PoolId, Store};
+use jobservice_sqlite::{Inspector, OpenError, Options, SqliteStore};
 
 #[tokio::test]
 async fn a_job_is_inserted_claimed_and_finished() {
@@ -181,25 +182,89 @@ async fn a_copy_is_taken_and_looked_at_beside_the_serving_process() {
     assert!(inspector.backup(&copy).is_err(), "an existing file is not overwritten");
 }
 
+/// Goal: what jobs took on the disk comes back once they are gone, by a bound as by their time.
 #[tokio::test]
-async fn minutes_tell_what_was_submitted_and_run() {
+async fn a_file_above_its_bound_is_brought_below_it_and_the_disk_has_the_rest_back() {
+    const BOUND: u64 = 2 * 1024 * 1024;
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path().join("jobs.db"), Options::default()).unwrap();
-    store.insert(vec![job("copy"), job("copy"), job("move")], NOW).await.unwrap();
-    let later = NOW + Duration::from_secs(2);
-    let claimed = store.claim(&ask("a/1", &["copy"], 5), later).await.unwrap();
-    let next_minute = NOW + Duration::from_secs(61);
-    store.finish(claimed.iter().map(succeeded).collect(), next_minute).await.unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    let live = job("wait");
+    store.insert(vec![live.clone()], NOW).await.unwrap();
+    for _ in 0..20 {
+        let mut jobs: Vec<_> = (0..100).map(|_| job("copy")).collect();
+        for new in &mut jobs {
+            Arc::make_mut(&mut new.job.spec).parameters = format!("{{\"text\": \"{}\"}}", "x".repeat(5000)).into();
+        }
+        store.insert(jobs, NOW).await.unwrap();
+        let claimed = store.claim(&ask("a/1", &["copy"], 100), NOW).await.unwrap();
+        store.finish(claimed.iter().map(succeeded).collect(), NOW).await.unwrap();
+    }
 
-    let minutes = store.minutes(NOW).await.unwrap();
+    let mut removed = 0;
+    loop {
+        let swept = store.shrink(BOUND, 100, NOW).await.unwrap();
+        removed += swept.removed.len();
+        if !swept.more {
+            break;
+        }
+    }
 
-    let bucket = |name: &str, at: Time| {
-        let found = minutes.iter().find(|minute| minute.name.as_str() == name && minute.at == at);
-        found.unwrap().bucket
-    };
-    let none = Bucket::default();
-    assert_eq!(minutes.len(), 3, "{minutes:?}");
-    assert_eq!(bucket("copy", NOW), Bucket { submitted: 2, wait_ms: 4000, ..none });
-    assert_eq!(bucket("move", NOW), Bucket { submitted: 1, ..none });
-    assert_eq!(bucket("copy", NOW + Duration::from_secs(60)), Bucket { succeeded: 2, run_ms: 2 * 59_000, ..none });
+    assert!((1500..2000).contains(&removed), "no more than needed: {removed} of 2000");
+    assert_eq!(store.get(&live.job.id).await.unwrap().map(|job| job.id), Some(live.job.id.clone()));
+    sound(&store).await;
+    let bytes = || std::fs::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
+    // The writer gives pages back when it is idle, a second after the last call.
+    for _ in 0..1500 {
+        if bytes() <= 2 * BOUND {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10)); // bounded poll
+    }
+    panic!("the file still has {} bytes", bytes());
+}
+
+/// Goal: a file that was large once does not stay so because there is always something to do.
+#[tokio::test]
+async fn free_room_is_given_back_although_calls_keep_coming() {
+    const LARGE: u64 = 36 * 1024 * 1024;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jobs.db");
+    let store = SqliteStore::open(&path, Options::default()).unwrap();
+    for _ in 0..16 {
+        let mut jobs: Vec<_> = (0..500).map(|_| job("copy")).collect();
+        for new in &mut jobs {
+            Arc::make_mut(&mut new.job.spec).parameters = format!("\"{}\"", "x".repeat(5000)).into();
+        }
+        let ids: Vec<_> = jobs.iter().map(|new| new.job.id.clone()).collect();
+        store.insert(jobs, NOW).await.unwrap();
+        store.act(&ids, &Query::default(), Act::Control(Action::Stop(GRACE)), NOW).await.unwrap();
+    }
+    while store.shrink(0, 250, NOW).await.unwrap().more {}
+    let bytes = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+    let before = bytes();
+    assert!(before > LARGE, "{before} bytes");
+
+    // Never as much as a fifth of a second without a call.
+    for _ in 0..1000 {
+        store.beat(Some(&node()), NOW).await.unwrap();
+        if bytes() < before / 2 + LARGE / 8 {
+            sound(&store).await;
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20)); // bounded poll
+    }
+    panic!("the file has {} bytes, and had {before}", bytes());
+}
+
+fn node() -> Node {
+    Node {
+        pool: PoolId::new("a/1").unwrap(),
+        started_at: NOW,
+        beat_at: NOW,
+        names: Vec::new(),
+        concurrency: 1,
+        host: "host".to_owned(),
+        pid: 1,
+    }
 }

@@ -3,10 +3,11 @@
 use jobservice_core::job::{Lease, Status};
 use jobservice_core::limits::{GRACE, LEASE};
 use jobservice_core::share::{self, Share};
-use jobservice_core::store::{Claim, Finished, Held, OptionsChange};
+use jobservice_core::store::{Claim, Finished, Held, OptionsChange, Query};
 use jobservice_core::JobId;
 
 use crate::bench::{Bench, POOL, lease, name, pool_id, seconds};
+use crate::rng::Rng;
 
 super::cases! { $ claim:
     claimed_job_runs_under_a_lease,
@@ -31,6 +32,7 @@ super::cases! { $ claim:
     limit_of_the_operator_beats_the_codes,
     limit_of_zero_lets_none_run,
     limit_counts_a_dead_workers_leases_until_they_are_reaped,
+    limit_never_leaks_however_many_workers_are_killed,
     slots_of_a_limited_name_go_to_others,
     paused_name_is_passed_over,
     suspect_is_claimed_only_where_it_is_welcome,
@@ -323,6 +325,51 @@ async fn limit_counts_a_dead_workers_leases_until_they_are_reaped(t: &Bench) {
     t.reap().await;
 
     assert_eq!(t.ask(&["copy"]).max_concurrency(1).claim().await.len(), 1);
+}
+
+/// Goal: whatever becomes of the runs of a limited name, as many run as may and never more.
+/// Method: in each round a pool takes all that it may; each of its runs ends in some way or its worker is killed, which
+/// shows only when its lease has expired.
+async fn limit_never_leaks_however_many_workers_are_killed(t: &Bench) {
+    const LIMIT: usize = 3;
+    let mut rng = Rng::new(7);
+    let change = OptionsChange { max_concurrency: Some(Some(LIMIT as u32)), ..OptionsChange::default() };
+    t.store.set_options(&name("copy"), change, t.now()).await.unwrap();
+    let mut kills = 0;
+    let wanted = crate::counts::times(200, 10_000);
+    while kills < wanted {
+        for _ in 0..LIMIT {
+            t.job("copy").retention(0).insert().await;
+        }
+        let pool = format!("pool/{:016x}", rng.next());
+        let jobs = t.ask(&["copy"]).pool(&pool).slots(LIMIT as u32 + 2).claim().await;
+        assert_eq!(jobs.len(), LIMIT, "as many as may run, after {kills} kills");
+        assert_eq!(t.ask(&["copy"]).slots(5).claim().await.len(), 0, "and no more, after {kills} kills");
+        for job in &jobs {
+            let lease = crate::bench::lease(job);
+            match rng.below(6) {
+                0 => drop(t.finish_ok(&lease).await),
+                1 => drop(t.finish(&lease, crate::bench::fatal("broken")).await),
+                2 => drop(t.release(&lease).await),
+                // Signalled, and then killed all the same.
+                3 => {
+                    t.stop(&job.id).await;
+                    kills += 1;
+                }
+                _ => kills += 1,
+            }
+        }
+        t.advance(LEASE);
+        t.reap().await;
+        if kills % 50 < LIMIT as u64 {
+            t.prune().await;
+            let waiting = t.list(Query { status: Some(Status::Pending), limit: 1000, ..Query::default() }).await;
+            for id in waiting.iter().skip(20) {
+                t.stop(id).await;
+            }
+        }
+    }
+    assert_eq!(t.list(Query { status: Some(Status::Running), ..Query::default() }).await, []);
 }
 
 async fn slots_of_a_limited_name_go_to_others(t: &Bench) {

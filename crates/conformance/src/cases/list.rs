@@ -17,6 +17,7 @@ super::cases! { $ list:
     running_jobs_come_by_when_the_service_looks_at_them,
     final_jobs_come_by_expiry_the_latest_first,
     filters_are_combined,
+    jobs_are_found_by_kind_time_and_text,
     filters_that_nothing_matches_list_nothing,
     every_list_is_complete_and_without_doubles_at_any_page_size,
     list_goes_on_where_it_was_while_jobs_come_and_go,
@@ -153,6 +154,33 @@ async fn filters_are_combined(t: &Bench) {
         ..Query::default()
     };
     assert_eq!(t.list(query).await, wanted);
+}
+
+async fn jobs_are_found_by_kind_time_and_text(t: &Bench) {
+    let first = t.job("copy").insert().await;
+    t.advance(seconds(10));
+    let later = t.job("move").after(seconds(5)).insert().await;
+    let middle = t.now();
+    t.advance(seconds(10));
+    let failed = t.bring(t.job("mend"), Status::Error).await;
+    let told = t.running("tell").await;
+    t.check_in(&told, "Half WAY").await;
+
+    let kind = t.get(&later).await.spec.kind;
+    let of_kind: Vec<JobId> =
+        t.list(Query::default()).await.into_iter().filter(|id| [&later].contains(&id)).collect();
+    assert_eq!(t.list(Query { kind: Some(kind), name: Some(name("move")), ..Query::default() }).await, of_kind);
+    let since = Query { since: Some(middle), ..Query::default() };
+    assert_eq!(t.list(since).await, [told.id.clone(), failed.clone(), later.clone()]);
+    assert_eq!(t.list(Query { until: Some(middle), ..Query::default() }).await, [first.clone()]);
+    let between = Query { since: Some(middle), until: Some(middle + seconds(1)), ..Query::default() };
+    assert_eq!(t.list(between).await, [later]);
+    for (text, found) in [("half way", &told.id), ("BROKEN", &failed), ("copy", &first), (first.as_str(), &first)] {
+        let query = Query { text: Some(text.into()), ..Query::default() };
+        assert_eq!(t.list(query).await, [found.clone()], "{text}");
+    }
+    let both = Query { text: Some("half".into()), status: Some(Status::Error), ..Query::default() };
+    assert_eq!(t.list(both).await, []);
 }
 
 async fn filters_that_nothing_matches_list_nothing(t: &Bench) {

@@ -1,9 +1,11 @@
 //! Names and why their jobs wait: `names`, `set_options`, `explain`.
 
+use std::sync::Arc;
+
 use jobservice_core::JobId;
 use jobservice_core::job::Status;
 use jobservice_core::limits::{NODE_DEAD_AFTER, POSITION_MAX};
-use jobservice_core::store::{NameOptions, NameStats, Node, OptionsChange, Waiting};
+use jobservice_core::store::{NameAsk, NameOptions, NameStats, Node, OptionsChange, Waiting};
 
 use crate::bench::{Bench, name, one, pool_id, seconds};
 
@@ -16,6 +18,7 @@ super::cases! { $ names:
     explain_tells_when_a_job_is_due,
     explain_tells_that_a_name_is_paused,
     explain_tells_that_a_name_is_at_its_limit,
+    explain_knows_the_limit_of_the_code_and_that_the_operators_beats_it,
     explain_tells_that_nobody_runs_a_name,
     explain_tells_that_a_job_is_a_suspect,
     explain_tells_the_place_in_the_queue,
@@ -140,6 +143,19 @@ async fn explain_tells_that_a_name_is_at_its_limit(t: &Bench) {
     assert_eq!(explain(t, &id).await, Some(Waiting::Queued { position: Some(0) }));
 }
 
+async fn explain_knows_the_limit_of_the_code_and_that_the_operators_beats_it(t: &Bench) {
+    node(t, "copy").await;
+    t.running("copy").await;
+    let id = t.job("copy").insert().await;
+    let ask = |named, max_concurrency| NameAsk { name: name(named), weight: 1, max_concurrency };
+    let code: Arc<[NameAsk]> = [ask("move", Some(7)), ask("copy", Some(1))].into();
+    let explain = async || t.store.explain(&id, &code, t.now()).await.unwrap();
+    assert_eq!(explain().await, Some(Waiting::AtLimit { limit: 1, running: 1 }));
+
+    limit(t, 2).await;
+    assert_eq!(explain().await, Some(Waiting::Queued { position: Some(0) }));
+}
+
 async fn explain_tells_that_nobody_runs_a_name(t: &Bench) {
     let id = t.job("copy").insert().await;
     assert_eq!(explain(t, &id).await, Some(Waiting::NoWorker), "no node at all");
@@ -219,7 +235,7 @@ async fn explain_has_nothing_to_say_of_other_jobs(t: &Bench) {
 }
 
 async fn explain(t: &Bench, id: &JobId) -> Option<Waiting> {
-    t.store.explain(id, t.now()).await.unwrap()
+    t.store.explain(id, &Arc::default(), t.now()).await.unwrap()
 }
 
 async fn limit(t: &Bench, limit: u32) {

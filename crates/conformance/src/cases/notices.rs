@@ -6,7 +6,7 @@
 use std::future::Future;
 
 use jobservice_core::notices::SignalNotice;
-use jobservice_core::store::Action;
+use jobservice_core::store::{Act, Action, Query};
 use tokio::sync::broadcast;
 
 use crate::bench::{Bench, seconds};
@@ -15,6 +15,7 @@ super::cases! { $ notices:
     insert_wakes_the_pools,
     release_wakes_the_pools,
     retry_wakes_the_pools,
+    act_on_many_wakes_the_pools_and_tells_of_signals,
     resumed_name_wakes_the_pools,
     end_of_a_run_at_its_limit_wakes_the_pools,
     fired_execution_wakes_the_pools,
@@ -61,6 +62,20 @@ async fn retry_wakes_the_pools(t: &Bench) {
     t.retry(&id).await;
 
     told(ready).await;
+}
+
+async fn act_on_many_wakes_the_pools_and_tells_of_signals(t: &Bench) {
+    let dead = t.with_status(jobservice_core::Status::Error, "copy").await;
+    let lease = t.running("move").await;
+    let ready = t.store.notices().ready();
+    let mut signals = t.store.notices().signals();
+    let act = async |id, action| t.store.act(&[id], &Query::default(), Act::Control(action), t.now()).await.unwrap();
+
+    act(dead, Action::Retry { next_due: None }).await;
+    act(lease.id.clone(), Action::Stop(seconds(5))).await;
+
+    told(ready).await;
+    assert_eq!(next_signal(&mut signals).await.lease, lease);
 }
 
 async fn resumed_name_wakes_the_pools(t: &Bench) {

@@ -85,7 +85,10 @@ impl Coverage {
             | Op::List(_)
             | Op::Counts
             | Op::Names
-            | Op::Explain(_)
+            | Op::Act { .. }
+            | Op::Shrink(_)
+            | Op::Explain { .. }
+            | Op::Minutes { .. }
             | Op::Beat(_) => {}
         }
     }

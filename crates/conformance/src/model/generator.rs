@@ -10,7 +10,7 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::lifecycle::Outcome;
 use jobservice_core::policy::{PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, Claim, NameAsk, NewJob, Node, OptionsChange, PolicyQuery, Query, Report, Settled,
+    Act, Action, Claim, NameAsk, NewJob, Node, OptionsChange, PolicyQuery, Query, Report, Settled,
 };
 use jobservice_core::{JobId, PoolId, Time};
 
@@ -127,7 +127,7 @@ impl Generator {
 
     fn random(&mut self, view: &View) -> Op {
         loop {
-            let op = match self.rng.below(145) {
+            let op = match self.rng.below(151) {
                 0..=9 => Some(self.insert(view)),
                 10..=25 => Some(self.claim()),
                 26..=30 => Some(self.extend(view)),
@@ -155,6 +155,9 @@ impl Generator {
                 131..=133 => Some(self.beat()),
                 134..=135 => self.resend(),
                 136 => self.known_id().map(Op::Kept),
+                137..=139 => self.act(view),
+                140 => Some(Op::Shrink(self.rng.between(1, 3) as usize)),
+                141..=142 => Some(self.minutes()),
                 _ => Some(self.advance()),
             };
             // Nothing to do it to: draw again.
@@ -398,11 +401,38 @@ impl Generator {
         Op::List(query)
     }
 
+    /// The same to a few jobs, of which not all are meant.
+    fn act(&mut self, view: &View) -> Option<Op> {
+        let Op::List(filter) = self.list(view) else { return None };
+        let count = self.rng.between(1, 4);
+        let ids: Vec<JobId> = (0..count).filter_map(|_| self.known_id()).collect();
+        let act = match self.rng.below(4) {
+            0 => Act::Control(Action::Stop(seconds(2))),
+            1 => Act::Control(Action::Cancel(seconds(2))),
+            2 => Act::Control(Action::Retry { next_due: None }),
+            _ => Act::Delete,
+        };
+        Some(Op::Act { ids, filter, act })
+    }
+
+    fn minutes(&mut self) -> Op {
+        let name = if self.rng.chance(50) { self.rng.pick(&NAMES).map(|text| name(text)) } else { None };
+        // No further back than is kept: when the older ones go is a store's own affair.
+        Op::Minutes { name, from: self.now - self.rng.seconds(0, 6 * 24 * 3600) }
+    }
+
     fn explain(&mut self, view: &View) -> Option<Op> {
         let status = if self.rng.chance(80) { Status::Pending } else { Status::Scheduled };
+        // Suspects are few, and say something that no other job does.
+        let crashed = self.rng.chance(40);
+        let suspect = view.pick(&mut self.rng, |job| job.state.status == Status::Pending && job.state.crashes > 0);
+        let suspect = suspect.filter(|_| crashed).map(|job| job.id.clone());
         let waiting = view.pick(&mut self.rng, |job| job.state.status == status).map(|job| job.id.clone());
+        let waiting = suspect.or(waiting);
         let id = if self.rng.chance(90) { waiting } else { self.known_id() };
-        id.map(Op::Explain)
+        let limit = self.rng.chance(25).then(|| self.rng.between(1, 3) as u32);
+        let asks = NAMES.iter().map(|text| NameAsk { name: name(text), weight: 1, max_concurrency: limit });
+        Some(Op::Explain { id: id?, code: asks.collect() })
     }
 
     fn beat(&mut self) -> Op {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, NameOptions,
-    NameStats, NewJob, Node, OptionsChange, OutboxEntry, PolicyPut, PolicyQuery, Query, Report, Resent, Result,
-    Settled, Store, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, Minute,
+    NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, PolicyPut, PolicyQuery, Query, Report,
+    Resent, Result, Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 
@@ -58,6 +58,15 @@ pub enum Op {
     },
     /// [`Store::delete`].
     Delete(JobId),
+    /// [`Store::act`].
+    Act {
+        /// On which jobs.
+        ids: Vec<JobId>,
+        /// Which of them are meant.
+        filter: Query,
+        /// What is done.
+        act: Act,
+    },
     /// [`Store::set_options`].
     SetOptions {
         /// Of which name.
@@ -76,6 +85,8 @@ pub enum Op {
     },
     /// [`Store::prune`] with this limit, until there is no more.
     Prune(usize),
+    /// [`Store::shrink`] to nothing, at most by so many: what a job takes is each store's own measure.
+    Shrink(usize),
     /// [`Store::put_policy`].
     PutPolicy(Box<Policy>),
     /// [`Store::fire`].
@@ -127,8 +138,20 @@ pub enum Op {
     Counts,
     /// [`Store::names`].
     Names,
-    /// [`Store::explain`].
-    Explain(JobId),
+    /// [`Store::explain`], with this limit in the code.
+    Explain {
+        /// Which job.
+        id: JobId,
+        /// What the code says.
+        code: Arc<[NameAsk]>,
+    },
+    /// [`Store::minutes`].
+    Minutes {
+        /// Of which name.
+        name: Option<Name>,
+        /// From when on.
+        from: Time,
+    },
     /// [`Store::beat`].
     Beat(Option<Node>),
 }
@@ -152,10 +175,14 @@ pub enum Answer {
     Controlled(Controlled),
     /// To a delete.
     Deleted(Deleted),
+    /// To an act on many.
+    Acted(Vec<Acted>),
     /// To new options.
     Options(NameOptions),
     /// To a sweep: how many it moved, and whether there is more.
     Swept(usize, bool),
+    /// To a shrink: which jobs went, in their order, and whether there is more.
+    Shrunk(Vec<JobId>, bool),
     /// To a prune: how many it moved in all, and which jobs went, in the order of their ids.
     Pruned(usize, Vec<JobId>),
     /// To a put.
@@ -182,6 +209,8 @@ pub enum Answer {
     Names(Vec<NameStats>),
     /// Why a job waits.
     Waiting(Option<Waiting>),
+    /// The minutes.
+    Minutes(Vec<Minute>),
     /// The nodes, in the order of their pools.
     Nodes(Vec<Node>),
 }
@@ -206,6 +235,7 @@ impl Op {
             Op::CheckIn { lease, message } => Answer::CheckedIn(store.check_in(&lease, message, now).await?),
             Op::Control { id, action } => Answer::Controlled(store.control(&id, action, now).await?),
             Op::Delete(id) => Answer::Deleted(store.delete(&id, now).await?),
+            Op::Act { ids, filter, act } => Answer::Acted(store.act(&ids, &filter, act, now).await?),
             Op::SetOptions { name, change } => Answer::Options(store.set_options(&name, change, now).await?),
             Op::Promote(limit) => {
                 let Swept { moved, more, .. } = store.promote(limit, now).await?;
@@ -216,6 +246,10 @@ impl Op {
                 Answer::Swept(moved, more)
             }
             Op::Prune(limit) => prune(store, limit, now).await?,
+            Op::Shrink(limit) => {
+                let Swept { removed, more, .. } = store.shrink(0, limit, now).await?;
+                Answer::Shrunk(removed, more)
+            }
             Op::PutPolicy(policy) => Answer::PolicyPut(store.put_policy(*policy, now).await?),
             Op::Fire { id, tick, executions } => Answer::Fired(store.fire(&id, &tick, executions, now).await?),
             Op::ChangePolicy { id, event } => {
@@ -256,7 +290,8 @@ impl Op {
                 names.sort_by(|a, b| a.name.cmp(&b.name));
                 Answer::Names(names)
             }
-            Op::Explain(id) => Answer::Waiting(store.explain(&id, now).await?),
+            Op::Explain { id, code } => Answer::Waiting(store.explain(&id, &code, now).await?),
+            Op::Minutes { name, from } => Answer::Minutes(store.minutes(name.as_ref(), from).await?),
             Op::Beat(node) => {
                 let mut nodes = store.beat(node.as_ref(), now).await?;
                 nodes.sort_by(|a, b| a.pool.cmp(&b.pool));

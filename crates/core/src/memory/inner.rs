@@ -8,6 +8,7 @@ use super::outbox::Outbox;
 use crate::dump::{Contents, IdempotencyEntry};
 use crate::job::{Job, Status};
 use crate::lifecycle::{self, Change, Event, Refusal};
+use crate::minutes::{self, Bucket};
 use crate::notices::{Notices, SignalNotice};
 use crate::policy::Policy;
 use crate::store::{NameOptions, Node};
@@ -23,6 +24,8 @@ pub(super) struct Inner {
     pub(super) idempotency: BTreeMap<(Name, Arc<str>), IdempotencyEntry>,
     pub(super) outbox: Outbox,
     pub(super) nodes: BTreeMap<PoolId, Node>,
+    /// What happened in each minute, by name.
+    pub(super) minutes: BTreeMap<(i64, Name), Bucket>,
     /// What has to be told once the lock is free.
     pub(super) news: News,
 }
@@ -49,19 +52,25 @@ impl Inner {
             return Happened::NotFound;
         };
         match lifecycle::decide(job, event, now) {
-            Ok(change) => self.apply(id, change),
+            Ok(change) => self.apply(id, change, now),
             Err(refusal) => Happened::Refused(refusal),
         }
     }
 
     /// Stores a new record. The caller has looked that its id and key are free.
-    pub(super) fn add(&mut self, job: Job) {
+    pub(super) fn add(&mut self, job: Job, now: Time) {
         self.indexes.add(&job);
+        self.minute(&job.spec.name, now).submit();
         self.news.ready |= job.state.status == Status::Pending;
         self.jobs.insert(job.id.clone(), job);
     }
 
-    fn apply(&mut self, id: &JobId, change: Change) -> Happened {
+    /// The numbers of a name in the minute of `now`.
+    fn minute(&mut self, name: &Name, now: Time) -> &mut Bucket {
+        self.minutes.entry((minutes::number_of(now), name.clone())).or_default()
+    }
+
+    fn apply(&mut self, id: &JobId, change: Change, now: Time) -> Happened {
         let Some(job) = self.jobs.get_mut(id) else {
             return Happened::NotFound;
         };
@@ -82,6 +91,8 @@ impl Inner {
         self.indexes.add(job);
         let status = job.state.status;
         if status != before.status {
+            let bucket = self.minutes.entry((minutes::number_of(now), job.spec.name.clone())).or_default();
+            bucket.change(&before, &job.state, now);
             self.news.changed.push(id.clone());
             // A run that ended may have made room below the limit of its name.
             self.news.executions |= status.is_final() && job.spec.upstream.is_some();

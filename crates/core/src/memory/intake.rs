@@ -7,7 +7,7 @@ use crate::dump::IdempotencyEntry;
 use crate::job::{Signal, Status};
 use crate::lifecycle::{Event, Refusal};
 use crate::policy::PolicyEvent;
-use crate::store::{Action, Controlled, Deleted, Inserted, NameOptions, NewJob, OptionsChange};
+use crate::store::{Act, Acted, Action, Controlled, Deleted, Inserted, NameOptions, NewJob, OptionsChange, Query};
 use crate::{JobId, Name, Time, limits};
 
 impl Inner {
@@ -39,7 +39,7 @@ impl Inner {
             let entry = IdempotencyEntry { name: name.clone(), key: Arc::clone(&key), id: job.id.clone(), expires_at };
             self.idempotency.insert((name, key), entry);
         }
-        self.add(job);
+        self.add(job, now);
         Inserted::Created
     }
 
@@ -103,6 +103,17 @@ impl Inner {
             Happened::Is(status) | Happened::Refused(Refusal::Illegal { status, .. }) => Deleted::Refused(status),
             Happened::NotFound | Happened::KeyTaken(_) | Happened::Refused(_) => Deleted::NotFound,
         }
+    }
+
+    /// Does the same to many jobs.
+    pub(super) fn act(&mut self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Vec<Acted> {
+        let one = |inner: &mut Inner, id: &JobId| match (inner.jobs.get(id), act) {
+            (Some(job), _) if !filter.matches(job) => Acted::Passed,
+            (Some(_), Act::Control(action)) => Acted::Controlled(inner.control(id, action, now)),
+            (Some(_), Act::Delete) => Acted::Deleted(inner.delete(id, now)),
+            (None, _) => Acted::Passed,
+        };
+        ids.iter().map(|id| one(self, id)).collect()
     }
 
     /// What an operator said of a name.

@@ -45,7 +45,7 @@ impl Inner {
         let mut last = None;
         for id in ids.by_ref().take(limits::SCAN_MAX) {
             let Some(job) = self.jobs.get(id) else { continue };
-            if matches(query, job) {
+            if query.matches(job) {
                 // One more than fits shows that there is a next page.
                 if page.jobs.len() == limit {
                     page.next = last.map(|job| order.write(job));
@@ -87,15 +87,6 @@ fn order(query: &Query) -> Order {
         Some(Status::Running) => Order::Running,
         Some(status @ (Status::Error | Status::Success | Status::Stopped | Status::Cancelled)) => Order::Kept(status),
     }
-}
-
-fn matches(query: &Query, job: &Job) -> bool {
-    let Query { status, retrying, name, tag, upstream, cursor: _, limit: _ } = query;
-    status.is_none_or(|status| status == job.state.status)
-        && (!retrying || job.is_retrying())
-        && name.as_ref().is_none_or(|name| *name == job.spec.name)
-        && tag.as_ref().is_none_or(|tag| job.spec.tags.contains(tag))
-        && upstream.as_ref().is_none_or(|upstream| job.spec.upstream.as_ref() == Some(upstream))
 }
 
 impl Indexes {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::inner::Inner;
 use crate::job::{Index, Status};
-use crate::store::{NameStats, Node, Waiting};
+use crate::minutes;
+use crate::store::{Bucket, Minute, NameAsk, NameStats, Node, Waiting};
 use crate::{JobId, Name, Time, limits};
 
 impl Inner {
@@ -27,7 +28,7 @@ impl Inner {
     }
 
     /// Why a job waits, the first reason that applies: who removes it sees the next.
-    pub(super) fn explain(&self, id: &JobId, now: Time) -> Option<Waiting> {
+    pub(super) fn explain(&self, id: &JobId, code: &[NameAsk], now: Time) -> Option<Waiting> {
         let job = self.jobs.get(id)?;
         let name = &job.spec.name;
         let (place, suspect) = match job.index() {
@@ -42,7 +43,9 @@ impl Inner {
             return Some(Waiting::Paused);
         }
         let running = self.indexes.number(name, Status::Running);
-        if let Some(limit) = options.max_concurrency.filter(|limit| running >= u64::from(*limit)) {
+        let coded = || code.iter().find(|asked| asked.name == *name).and_then(|asked| asked.max_concurrency);
+        let limit = options.max_concurrency.or_else(coded);
+        if let Some(limit) = limit.filter(|limit| running >= u64::from(*limit)) {
             return Some(Waiting::AtLimit { limit, running });
         }
         if !self.nodes.values().any(|node| node.is_alive(now) && node.names.contains(name)) {
@@ -53,6 +56,23 @@ impl Inner {
         }
         let before = self.indexes.ready.get(name)?.sound.range(..place).take(limits::POSITION_MAX + 1).count();
         Some(Waiting::Queued { position: (before <= limits::POSITION_MAX).then_some(before as u64) })
+    }
+
+    /// What happened in each minute from that of `from` on.
+    pub(super) fn minutes_of(&self, name: Option<&Name>, from: Time) -> Vec<Minute> {
+        let mut found: Vec<Minute> = Vec::new();
+        let from = minutes::number_of(from);
+        for ((number, of), bucket) in self.minutes.iter().filter(|((number, _), _)| *number >= from) {
+            if name.is_some_and(|name| name != of) || *bucket == Bucket::default() {
+                continue;
+            }
+            let at = minutes::begin_of(*number);
+            match found.last_mut().filter(|last| last.at == at) {
+                Some(last) => last.bucket.add(*bucket),
+                None => found.push(Minute { at, bucket: *bucket }),
+            }
+        }
+        found
     }
 
     /// Notes that a node lives; answers with all that are known.

@@ -32,9 +32,9 @@ use crate::lifecycle::Event;
 use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::store::{
-    Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired, Inserted,
-    JobEvents, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use crate::{JobId, Name, PoolId, Time};
 
@@ -114,6 +114,10 @@ impl Store for MemoryStore {
         Ok(self.step(|inner| inner.delete(id, now)))
     }
 
+    async fn act(&self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>> {
+        Ok(self.step(|inner| inner.act(ids, filter, act, now)))
+    }
+
     async fn set_options(&self, name: &Name, options: OptionsChange, _now: Time) -> Result<NameOptions> {
         Ok(self.step(|inner| inner.set_options(name, options)))
     }
@@ -128,6 +132,10 @@ impl Store for MemoryStore {
 
     async fn prune(&self, limit: usize, now: Time) -> Result<Swept> {
         Ok(self.step(|inner| inner.prune(limit, now)))
+    }
+
+    async fn shrink(&self, bytes_max: u64, limit: usize, now: Time) -> Result<Swept> {
+        Ok(self.step(|inner| inner.shrink(bytes_max, limit, now)))
     }
 
     async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
@@ -191,8 +199,12 @@ impl Store for MemoryStore {
         Ok(self.step(|inner| inner.names()))
     }
 
-    async fn explain(&self, id: &JobId, now: Time) -> Result<Option<Waiting>> {
-        Ok(self.step(|inner| inner.explain(id, now)))
+    async fn explain(&self, id: &JobId, code: &Arc<[NameAsk]>, now: Time) -> Result<Option<Waiting>> {
+        Ok(self.step(|inner| inner.explain(id, code, now)))
+    }
+
+    async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
+        Ok(self.step(|inner| inner.minutes_of(name, from)))
     }
 
     async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {

@@ -1,12 +1,13 @@
-//! The sweeps: promote, reap, prune.
+//! The sweeps: promote, reap, prune, shrink.
 
 use std::collections::BTreeSet;
 
 use super::indexes::Timed;
 use super::inner::{Happened, Inner};
+use crate::job::Job;
 use crate::lifecycle::{self, Event};
 use crate::store::Swept;
-use crate::{JobId, Time, limits};
+use crate::{JobId, Time, limits, minutes};
 
 impl Inner {
     /// Makes due jobs Pending.
@@ -72,7 +73,32 @@ impl Inner {
         swept.moved += nodes - self.nodes.len();
         next.extend(self.nodes.values().map(|node| node.beat_at + limits::NODE_FORGOTTEN_AFTER).min());
 
+        let oldest = minutes::oldest_kept(now);
+        self.minutes.retain(|(number, _), _| *number >= oldest);
+
         swept.next_at = next.into_iter().min();
+        swept
+    }
+
+    /// Removes final jobs while all take more than `bytes_max`, those first that would be the next to expire. A job
+    /// takes about what its text takes.
+    pub(super) fn shrink(&mut self, bytes_max: u64, limit: usize, now: Time) -> Swept {
+        let mut swept = Swept::default();
+        let mut taken: u64 = self.jobs.values().map(bytes_of).sum();
+        let kept = self.indexes.kept.values().flatten().filter(|(_, id)| !self.outbox.holds(id));
+        let mut may_go: Vec<Timed> = kept.cloned().collect();
+        may_go.sort();
+        let mut may_go = may_go.into_iter().peekable();
+        while taken > bytes_max && swept.removed.len() < limit {
+            let Some((_, id)) = may_go.next() else { break };
+            taken -= self.jobs.get(&id).map_or(0, bytes_of);
+            // Final, so that a delete is what is always allowed, and a prune is not before its time.
+            if let Happened::Gone = self.happen(&id, &Event::Delete, now) {
+                swept.moved += 1;
+                swept.removed.push(id);
+            }
+        }
+        swept.more = taken > bytes_max && may_go.peek().is_some();
         swept
     }
 
@@ -84,6 +110,12 @@ impl Inner {
         let more = expired.len() > limit;
         (expired.into_iter().take(limit).map(|(_, id)| id.clone()).collect(), more)
     }
+}
+
+/// What a job is taken to need: its text, and as much again as a record is large.
+fn bytes_of(job: &Job) -> u64 {
+    let result = job.state.result.as_ref().map_or(0, |result| result.len());
+    (std::mem::size_of::<Job>() + job.spec.parameters.len() + result) as u64
 }
 
 /// Up to `limit` members whose time has come, earliest first, and whether there are more.

@@ -16,6 +16,7 @@ use jobservice_core::{JobId, Name, Time, limits};
 use super::{FieldError, Submission, SubmitError};
 use crate::Registry;
 use crate::hooks::AddressPolicy;
+use crate::retention::RetentionRules;
 
 /// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
 const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
@@ -28,14 +29,19 @@ pub(super) enum New {
     Policy(Box<Policy>, Vec<String>),
 }
 
-/// Makes the record of a submission, or says all that is wrong with it. Policies follow the `wall` clock.
-pub(super) fn new(
-    submission: Submission,
-    registry: &Registry,
-    hooks: Option<&AddressPolicy>,
-    now: Time,
-    wall: Time,
-) -> Result<New, SubmitError> {
+/// What a submission is held against.
+pub(super) struct Rules<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) retention: &'a RetentionRules,
+    /// Where hooks may go; none if they are off.
+    pub(super) hooks: Option<&'a AddressPolicy>,
+    /// What the wall clock shows, which policies follow.
+    pub(super) wall: Time,
+}
+
+/// Makes the record of a submission, or says all that is wrong with it.
+pub(super) fn new(submission: Submission, rules: &Rules<'_>, now: Time) -> Result<New, SubmitError> {
+    let Rules { registry, retention, hooks, wall } = *rules;
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     let run_at = bad.run_at(&submission, now);
@@ -68,6 +74,7 @@ pub(super) fn new(
         }
     };
     let max_fails = submission.max_fails.filter(|max_fails| *max_fails > 0);
+    let retention = submission.retention_seconds.map_or_else(|| retention.of(&name), Retention::all);
     if let Some(schedule) = schedule {
         let spec = PolicySpec {
             schedule_key: submission.schedule_key.map(Arc::from),
@@ -84,7 +91,7 @@ pub(super) fn new(
             unique: unique.map(|unique| unique.scope),
             unique_key: submission.unique_key.map(Arc::from),
             tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
-            retention: Retention::from_seconds(submission.retention_seconds),
+            retention,
         };
         let policy = Policy::submitted(JobId::generate(), spec, schedule.next_after(wall), wall);
         return Ok(New::Policy(Box::new(policy), schedule.warnings()));
@@ -100,7 +107,7 @@ pub(super) fn new(
         hook: submission.hook.map(Arc::from),
         upstream: submission.upstream,
         tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
-        retention: Retention::from_seconds(submission.retention_seconds),
+        retention,
         enqueued_at: now,
     };
     Ok(New::Job(Box::new(NewJob {

@@ -41,7 +41,8 @@ impl Keeper {
         let mut told = false;
         // Whether a claim may have gone through without us knowing, and no extend has looked since.
         let mut orphans = false;
-        let mut next = self.env.clock.now() + limits::EXTEND_EVERY;
+        // At once: this thread may have been started late, beside runs that are waiting for it.
+        let mut next = self.env.clock.now();
         // After a failure, sooner than usual: every lease lasts only so long.
         let mut again = None;
         loop {

@@ -18,7 +18,7 @@ use crate::maintenance::{Maintenance, SweepTimes, Upkeep};
 use crate::middleware::Middleware;
 use crate::pool::board::Board;
 use crate::pool::{Pool, Settings};
-use crate::{BlockingJob, Controller, Job, Registry};
+use crate::{BlockingJob, Controller, Job, Registry, RetentionRules};
 
 /// Jobs that run at once unless [`ServiceBuilder::workers`] says otherwise: the original's default.
 const WORKERS: usize = 10;
@@ -38,6 +38,7 @@ pub struct ServiceBuilder {
     clock: Option<Arc<dyn Clock>>,
     grace: Duration,
     shutdown_grace: Duration,
+    retention: RetentionRules,
 }
 
 enum Backend {
@@ -102,6 +103,7 @@ impl Default for ServiceBuilder {
             clock: None,
             grace: limits::GRACE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
+            retention: RetentionRules::default(),
         }
     }
 }
@@ -226,6 +228,12 @@ impl ServiceBuilder {
         self
     }
 
+    /// For how long jobs are kept once they are final, and how much room they may take.
+    pub fn retention(mut self, retention: RetentionRules) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Opens the store and starts to work.
     ///
     /// # Errors
@@ -257,9 +265,16 @@ impl ServiceBuilder {
             (Logs::Default, Backend::None | Backend::Store(_)) => JobLogs::disabled(),
         };
         let registry = Arc::new(self.registry);
-        let controller =
-            Controller::new(Arc::clone(&store), Arc::clone(&clock), logs.clone(), Arc::clone(&registry), self.grace)
-                .with_hooks(self.hooks.as_ref().map(|hooks| Arc::clone(&hooks.policy)));
+        let bytes_max = self.retention.bytes_max;
+        let controller = Controller::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            logs.clone(),
+            Arc::clone(&registry),
+            self.grace,
+            self.retention,
+        )
+        .with_hooks(self.hooks.as_ref().map(|hooks| Arc::clone(&hooks.policy)));
         let (fatal_sender, fatal) = watch::channel(None);
         let runs_jobs = self.workers > 0 && !registry.is_empty();
         let node = runs_jobs.then(|| Node {
@@ -275,6 +290,7 @@ impl ServiceBuilder {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             logs: logs.clone(),
+            bytes_max,
             times: SweepTimes::default(),
         };
         let upkeep = Upkeep::start(maintenance, node, fatal_sender.clone()).map_err(StartError::Threads)?;

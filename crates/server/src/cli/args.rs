@@ -15,12 +15,14 @@ Examples:
   jobservice list --status error                  which jobs failed for good
   jobservice log -f ID                            what a job says while it runs
   jobservice retry ID                             run a failed job again
+  jobservice stop --filter name=demo --filter status=pending   end all that wait of a name
+  jobservice doctor                               is everything as it should be?
 
 The commands find the service of the same host through its data directory. Another one is named by --url and --secret,
 or by the variables JOBSERVICE_URL and CORE_SECRET.
 
 Exit codes: 0 done; 1 the job failed, or the service refused; 2 wrong usage; 3 the job was stopped or cancelled;
-4 waited long enough; 5 no answer from the service.";
+4 waited long enough; 5 no answer from the service. `doctor` has its own.";
 
 /// Durable background jobs: the service, and the commands to use it.
 ///
@@ -48,7 +50,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// The configuration file (YAML). Environment and flags beat what it says.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
 
     /// The port to listen on; 0 lets the system choose one, which the file `endpoint` in the data directory then names.
@@ -105,6 +107,75 @@ Examples:
     /// List jobs: newest first, or in the service's own order within a status.
     List(List),
 
+    /// Show the queues, or pause, resume and limit one.
+    Queues {
+        #[command(subcommand)]
+        what: Option<Queues>,
+    },
+
+    /// Submit the jobs of a file: a JSON array, or one JSON object a line. Prints their ids.
+    #[command(after_help = "\
+Examples:
+  jobservice batch jobs.ndjson      one job a line: {\"name\": \"demo\", \"parameters\": {\"image\": \"demo:1\"}}
+  generate | jobservice batch -     from standard input")]
+    Batch {
+        /// The file, or - for standard input.
+        file: String,
+        /// Print the answer to each job as one line of JSON instead of its id.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Show the worker pools and what they run.
+    Stats {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Show how many jobs there are in each status.
+    Counts {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Show what happened in each minute.
+    Minutes {
+        /// Only of this name.
+        #[arg(long)]
+        name: Option<String>,
+        /// Since when: seconds since 1970, or how long ago, like 90m or 2d. At most 7 days.
+        #[arg(long, default_value = "1h")]
+        since: String,
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Look through the store and its surroundings, also beside a running service. Exit codes: 0 all is well, 1 warnings,
+    /// 2 something is broken.
+    Doctor {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Write a consistent copy of the store and the job logs to a file, also beside a running service.
+    Backup {
+        /// The file. It must not exist.
+        file: PathBuf,
+    },
+
+    /// Put the data of a backup into the data directory. The service must not run.
+    Restore {
+        /// The file that `backup` wrote.
+        file: PathBuf,
+        /// Go on although the data directory is not empty: what is in the way is moved aside.
+        #[arg(long)]
+        force: bool,
+    },
+
     /// Print a job's log.
     Log {
         /// The job's id.
@@ -121,16 +192,16 @@ Examples:
     Hooks(Hooks),
 
     /// End jobs for good. One that runs is told, and has 30 s to obey.
-    Stop(Ids),
+    Stop(Which),
 
     /// End jobs; they may be retried later.
-    Cancel(Ids),
+    Cancel(Which),
 
     /// Run jobs again that are in error or cancelled.
-    Retry(Ids),
+    Retry(Which),
 
     /// Remove final jobs with all that belongs to them.
-    Delete(Ids),
+    Delete(Which),
 
     /// Look at schedules, pause and run them.
     #[command(subcommand)]
@@ -232,6 +303,10 @@ pub(crate) struct Submit {
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
 
+    /// Keep it this long once it is final, like 12h or 30d.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) retention: Option<Duration>,
+
     /// Wait until it is final, at most this long; progress goes to standard error.
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "36500d", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
@@ -254,6 +329,26 @@ pub(crate) struct List {
     /// Only jobs with this tag.
     #[arg(long)]
     pub(crate) tag: Option<String>,
+
+    /// Only sub jobs or executions of this job.
+    #[arg(long, value_name = "ID")]
+    pub(crate) upstream: Option<String>,
+
+    /// Only jobs of this kind: generic, scheduled.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+
+    /// Only jobs submitted since then: seconds since 1970, or how long ago, like 90m or 2d.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+
+    /// Only jobs submitted before then.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+
+    /// Only jobs with this text in their id, name, parameters, error or check-in.
+    #[arg(long, short = 'q')]
+    pub(crate) text: Option<String>,
 
     /// How many at most.
     #[arg(long, default_value_t = 50, conflicts_with = "all")]
@@ -321,6 +416,7 @@ pub(crate) struct Keys {
     pub(crate) keys: Vec<String>,
 }
 
+/// Which jobs something is done to.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -373,10 +469,57 @@ pub(crate) struct Verify {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Ids {
+pub(crate) struct Which {
     /// Their ids.
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required_unless_present = "filter", conflicts_with = "filter", value_name = "ID")]
     pub(crate) ids: Vec<String>,
+
+    /// All jobs with this: status, name, tag, upstream, kind, since, until or q, as in `list`; repeated to narrow it.
+    /// `all` means every job.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Queues {
+    /// Show all of them.
+    List {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start no more jobs of a name; those that run go on.
+    Pause {
+        /// The name of the jobs.
+        name: String,
+    },
+    /// Start them again.
+    Resume {
+        /// The name of the jobs.
+        name: String,
+    },
+    /// Set how many jobs of a name may run at once over all nodes, and their share of the workers.
+    Set {
+        /// The name of the jobs.
+        name: String,
+        /// How many may run at once, or `code` for what their code says.
+        #[arg(long, value_name = "NUMBER", value_parser = number_or_code)]
+        max_concurrency: Option<OrCode>,
+        /// 1 to 10000, or `code` for what their code says.
+        #[arg(long, value_name = "NUMBER", value_parser = number_or_code)]
+        weight: Option<OrCode>,
+    },
+}
+
+/// A number, or none for what the code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OrCode(pub(crate) Option<u32>);
+
+fn number_or_code(text: &str) -> Result<OrCode, String> {
+    match text {
+        "code" => Ok(OrCode(None)),
+        text => text.parse().map(|number| OrCode(Some(number))).map_err(|_| "give a number, or code".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -11,12 +11,12 @@ use crate::data_dir;
 
 /// A client, and where its secret came from: an error about the secret should say so.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) client: Client,
-    pub(super) secret_from: String,
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) secret_from: String,
 }
 
-pub(super) fn connect(args: &ConnectArgs, data_dir: Option<&Path>) -> Result<Connection> {
+pub(crate) fn connect(args: &ConnectArgs, data_dir: Option<&Path>) -> Result<Connection> {
     let data_dir = match data_dir {
         Some(given) => given.to_owned(),
         None => std::env::var_os(DATA_DIR_ENV).map_or_else(|| PathBuf::from(DATA_DIR), PathBuf::from),

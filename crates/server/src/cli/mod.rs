@@ -1,11 +1,13 @@
 //! The command line: starts the service, or talks to one.
 
 mod args;
+mod bulk;
 mod config;
-mod connect;
+pub(crate) mod connect;
 mod hooks;
 mod parameters;
-mod print;
+pub(crate) mod print;
+mod queues;
 mod schedules;
 
 use std::io;
@@ -13,8 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use anyhow::bail;
 use futures_util::StreamExt as _;
-use jobservice_client::{Action, Client, Error, Job, ListQuery, LogQuery, Submission};
+use jobservice_client::{Action, BulkAction, Client, Error, Job, ListQuery, LogQuery, Submission};
 use jobservice_core::{Kind, Status};
 
 pub(crate) use args::{Cli, Command};
@@ -106,11 +109,24 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Hooks(args) => hooks::run(client, args).await,
-        Command::Stop(ids) => each(&ids.ids, "stop", |id| client.control(id, Action::Stop)).await,
-        Command::Cancel(ids) => each(&ids.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
-        Command::Retry(ids) => each(&ids.ids, "retry", |id| client.control(id, Action::Retry)).await,
-        Command::Delete(ids) => each(&ids.ids, "delete", |id| client.delete(id)).await,
         Command::Schedules(command) => schedules::run(client, command).await,
+        Command::Queues { what } => queues::run(client, what.unwrap_or(args::Queues::List { json: false })).await,
+        Command::Batch { file, json } => bulk::batch(client, &file, json).await,
+        Command::Stats { json } => queues::pools(client, json).await,
+        Command::Counts { json } => queues::counts(client, json).await,
+        Command::Minutes { name, since, json } => queues::minutes(client, name.as_deref(), &since, json).await,
+        Command::Stop(which) if which.ids.is_empty() => bulk::act(client, BulkAction::Stop, &which.filter).await,
+        Command::Cancel(which) if which.ids.is_empty() => bulk::act(client, BulkAction::Cancel, &which.filter).await,
+        Command::Retry(which) if which.ids.is_empty() => bulk::act(client, BulkAction::Retry, &which.filter).await,
+        Command::Delete(which) if which.ids.is_empty() => bulk::act(client, BulkAction::Delete, &which.filter).await,
+        Command::Stop(which) => each(&which.ids, "stop", |id| client.control(id, Action::Stop)).await,
+        Command::Cancel(which) => each(&which.ids, "cancel", |id| client.control(id, Action::Cancel)).await,
+        Command::Retry(which) => each(&which.ids, "retry", |id| client.control(id, Action::Retry)).await,
+        Command::Delete(which) => each(&which.ids, "delete", |id| client.delete(id)).await,
+        // They need no service, and are carried out before one is looked for.
+        Command::Doctor { .. } | Command::Backup { .. } | Command::Restore { .. } => {
+            bail!("this is done on the host of the store")
+        }
         Command::Config { .. } => anyhow::bail!("the configuration is looked at without a service"),
     }
 }
@@ -138,6 +154,7 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     metadata.priority = args.priority;
     metadata.max_fails = args.max_fails;
     metadata.timeout = args.timeout.map(whole_seconds);
+    metadata.retention = args.retention.map(whole_seconds);
     metadata.tags = args.tag;
     metadata.idempotency_key = args.idempotency_key;
 
@@ -207,7 +224,18 @@ async fn wait(client: &Client, mut job: Job, at_most: Duration) -> Result<Job> {
 
 async fn list(client: &Client, args: args::List) -> Result<ExitCode> {
     let mut left = if args.all { usize::MAX } else { args.limit };
-    let mut query = ListQuery { status: args.status, name: args.name, tag: args.tag, ..ListQuery::default() };
+    let mut query = ListQuery {
+        status: args.status,
+        name: args.name,
+        tag: args.tag,
+        upstream: args.upstream,
+        kind: args.kind,
+        since: args.since,
+        until: args.until,
+        text: args.text,
+        limit: None,
+        cursor: None,
+    };
     if !args.json {
         print::list_head()?;
     }

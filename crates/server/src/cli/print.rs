@@ -9,7 +9,7 @@ use jobservice_core::Time;
 use crate::duration::show;
 
 /// Prints a line. A reader who went away (`| head`) is no error of ours: it ends the command.
-pub(super) fn line(text: &str) -> io::Result<()> {
+pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
@@ -41,7 +41,7 @@ fn steers(byte: u8) -> bool {
 }
 
 /// Prints a line of progress, beside what is printed.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     // Without a standard error there is nobody to tell.
     drop(writeln!(io::stderr().lock(), "{}", plain(text)));
 }

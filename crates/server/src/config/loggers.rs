@@ -345,7 +345,7 @@ impl Reading {
     }
 
     /// Goes over the keys of a mapping, complaining of those that are not known.
-    fn each(
+    pub(super) fn each(
         &mut self,
         file: &str,
         path: &str,

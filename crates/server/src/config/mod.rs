@@ -10,6 +10,7 @@ mod loggers;
 mod options;
 mod redis_url;
 mod reference;
+mod retention;
 mod schedules;
 mod sections;
 mod yaml;
@@ -28,6 +29,7 @@ pub(crate) use reference::{DEFAULT_FILE, default_file, page, schema};
 pub(crate) use schedules::Declared;
 
 use effective::Origin;
+use jobservice::RetentionRules;
 use jobservice::hooks::HookOptions;
 use options::{Form, OPTIONS, SECRET_ENV, Use};
 use yaml::{Node, Value};
@@ -68,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) grace: Duration,
     /// How long running jobs may take to end at shutdown.
     pub(crate) shutdown_grace: Duration,
+    /// How long final jobs are kept, and how much room all may take.
+    pub(crate) retention: RetentionRules,
     /// Whether `demo` can be submitted.
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
@@ -157,6 +161,7 @@ struct Reading {
     context: BTreeMap<String, String>,
     service_backends: Vec<String>,
     job_backends: Vec<String>,
+    retention: Option<RetentionRules>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -250,6 +255,10 @@ impl Reading {
             Use::Served if path == "context" => {
                 self.trees.insert(option.path, (node.value.clone(), place));
                 self.read_context(file, path, node);
+            }
+            Use::Served if path == "retention" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.retention = Some(self.read_retention(file, path, node));
             }
             Use::Served => match &node.value {
                 Value::Scalar(text) => {
@@ -410,6 +419,7 @@ impl Reading {
                 shutdown_grace: shutdown_grace?,
                 has_demo: has_demo?,
                 has_noop: has_noop?,
+                retention: self.retention.unwrap_or_default(),
                 core_server,
                 context: self.context,
                 hooks,

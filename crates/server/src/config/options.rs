@@ -43,6 +43,8 @@ pub(super) enum Form {
     Secret,
     /// A list of hosts and networks, or one text with commas between them.
     Targets,
+    /// How long final jobs are kept, and how much room all may take.
+    Retention,
     /// Whatever.
     Anything,
 }
@@ -66,6 +68,7 @@ impl Form {
                 "give whsec_ and base64 of 24 to 64 random bytes: echo whsec_$(head -c 32 /dev/urandom | base64)"
                     .to_owned()
             }
+            Form::Retention => "give keys: success, stopped, error, bytes_max, names".to_owned(),
             Form::Targets => "give hosts and networks".to_owned(),
             Form::Anything => "give something else".to_owned(),
         }
@@ -229,6 +232,14 @@ pub(super) const OPTIONS: &[Opt] = &[
         "Where the logs of jobs go; they are read back from the first backend that can. STORE (alias DB: beside the jobs),\n\
          FILE, STD_OUTPUT, or one of your own. Without a sweeper a log stays as long as its job.",
     ),
+    served("retention", "", "")
+        .form(Form::Retention)
+        .default("{success: 3d, stopped: 7d, error: 30d, bytes_max: 1GiB}")
+        .means(
+            "How long final jobs are kept, by how they ended (stopped stands for cancelled as well); `names:` says the same\n\
+             of the jobs of one name. bytes_max bounds the room of all: above it final jobs go ahead of their time. Longer:\n\
+             more to look back at. Shorter: less disk.",
+        ),
     served("core_server", "CORE_URL", "").form(Form::Url).example("http://core:8080").means(
         "The server that jobs' properties are fetched from (GET /api/internal/configurations, with the secret). Kept for\n\
          60 s; while it does not answer, the last good answer is used.",
@@ -253,11 +264,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     served("hooks.secret", "JOB_SERVICE_HOOK_SECRET", "")
         .form(Form::Secret)
-        .example("whsec_...")
-        .means("What messages to hooks are signed with (Standard Webhooks). Without it they are not signed."),
+        .example("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+        .means(
+            "What messages to hooks are signed with (Standard Webhooks). Without it they are not signed. Make one of your\n\
+             own: echo whsec_$(head -c 32 /dev/urandom | base64)",
+        ),
     served("hooks.previous_secret", "JOB_SERVICE_HOOK_PREVIOUS_SECRET", "")
         .form(Form::Secret)
-        .example("whsec_...")
+        .example("whsec_//////////////////////////////////////////8=")
         .means("The secret before, for receivers that do not have the new one yet: messages are signed with both."),
     served("hooks.include_parameters", "JOB_SERVICE_HOOK_INCLUDE_PARAMETERS", "")
         .form(Form::Switch)

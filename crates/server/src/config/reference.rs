@@ -170,6 +170,7 @@ fn takes(form: Form) -> String {
         Form::Schedules => "schedules by key".to_owned(),
         Form::Properties => "names and values".to_owned(),
         Form::Secret => "`whsec_` and base64".to_owned(),
+        Form::Retention => "lengths of time like 3d for success, stopped, error; bytes_max; names".to_owned(),
         Form::Targets => "a list of hosts, patterns like `*.internal`, and networks".to_owned(),
         Form::Anything => String::new(),
     }
@@ -227,6 +228,18 @@ fn put(root: &mut Json, path: &str, schema: &Json) {
     }
 }
 
+fn retention_schema() -> Json {
+    let kept = json!({"type": ["string", "integer"], "description": "A length of time like 3d; a number is seconds."});
+    let mut times = section("");
+    for end in ["success", "stopped", "error"] {
+        put(&mut times, end, &kept);
+    }
+    let mut all = times.clone();
+    put(&mut all, "bytes_max", &json!({"type": ["string", "integer"], "description": "Bytes, or a text like 1GiB."}));
+    put(&mut all, "names", &json!({"type": "object", "additionalProperties": times}));
+    all
+}
+
 fn schema_of(option: &Opt) -> Json {
     let mut schema = match option.form {
         Form::Text | Form::Path | Form::Address | Form::Url | Form::RedisUrl | Form::Secret => {
@@ -240,6 +253,7 @@ fn schema_of(option: &Opt) -> Json {
         Form::Properties => {
             json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
         }
+        Form::Retention => retention_schema(),
         Form::Targets => json!({"type": ["array", "string"], "items": {"type": "string"}}),
         Form::Anything => Json::Object(Map::new()),
     };

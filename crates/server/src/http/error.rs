@@ -205,6 +205,16 @@ impl ApiError {
         ApiError::new(Reason::IllegalState, format!("cannot {action} job {id}: it is {status}; {remedy}"))
     }
 
+    /// The body of the answer, as one answer among several. The caller sees to it that [`ApiError::cause`] is logged.
+    pub(super) fn write(&self, json: &mut Writer) {
+        write_body(json, self.reason, &self.description, self.existing.as_ref());
+    }
+
+    /// What lies beneath an error of ours; none if the client is to blame.
+    pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
+    }
+
     pub(crate) fn method_not_allowed(method: &str, path: &str) -> ApiError {
         ApiError::new(
             Reason::MethodNotAllowed,
@@ -308,18 +318,23 @@ impl IntoResponse for ApiError {
         }
 
         let mut body = Writer::with_capacity(160 + description.len());
-        body.open();
-        body.integer("code", i64::from(status.as_u16()));
-        body.text("err", err);
-        body.text("description", &description);
-        body.text("reason", word);
-        if let Some(existing) = &self.existing {
-            body.text("existing_id", existing.as_str());
-        }
-        body.close();
+        write_body(&mut body, self.reason, &description, self.existing.as_ref());
         *response.body_mut() = body.into_body();
         response
     }
+}
+
+fn write_body(json: &mut Writer, reason: Reason, description: &str, existing: Option<&JobId>) {
+    let (status, word, err) = reason.row();
+    json.open();
+    json.integer("code", i64::from(status.as_u16()));
+    json.text("err", err);
+    json.text("description", description);
+    json.text("reason", word);
+    if let Some(existing) = existing {
+        json.text("existing_id", existing.as_str());
+    }
+    json.close();
 }
 
 /// An error with all that lies beneath it, on one line.

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
-use jobservice_core::{JobId, limits};
+use jobservice_core::{JobId, Name, limits};
 
 use super::error::{ApiError, Invalid};
 
@@ -61,11 +61,31 @@ impl<S: Send + Sync> FromRequestParts<S> for Seq {
     }
 }
 
+/// The name in a path.
+#[derive(Debug)]
+pub(super) struct QueueName(pub(super) Name);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueueName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<QueueName, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Invalid::new("path", "it is not UTF-8", "escape the name properly"))?;
+        let name = params.iter().find(|(key, _)| *key == "name").map_or("", |(_, name)| name);
+        let name =
+            Name::new(name).map_err(|error| Invalid::new("path", error.to_string(), "give the name of a job"))?;
+        Ok(QueueName(name))
+    }
+}
+
 /// The parameters of a query that are still unread. Those that nobody reads are refused: a filter that is mistyped and
 /// passed over would show jobs that were not asked for.
 #[derive(Debug)]
 pub(super) struct Params {
     pairs: Vec<(String, String)>,
+    /// What stands before a parameter's name in messages.
+    place: &'static str,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {
@@ -73,7 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Params, ApiError> {
         if parts.uri.query().is_none_or(str::is_empty) {
-            return Ok(Params { pairs: Vec::new() });
+            return Ok(Params::of(Vec::new(), "query "));
         }
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| Invalid::new("query", error.to_string(), "escape it properly"))?;
@@ -82,11 +102,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         if let Some([twice, _]) = keys.windows(2).find(|pair| pair.first() == pair.last()) {
             return Err(Invalid::new(format!("query {twice}"), "it is given twice", "give it once").into());
         }
-        Ok(Params { pairs })
+        Ok(Params::of(pairs, "query "))
     }
 }
 
 impl Params {
+    /// Parameters that stand elsewhere than in a query.
+    pub(super) fn of(pairs: Vec<(String, String)>, place: &'static str) -> Params {
+        Params { pairs, place }
+    }
+
     /// Takes a parameter.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.pairs.iter().position(|(key, _)| key == name)?;
@@ -103,7 +128,7 @@ impl Params {
         let Some(text) = self.take(name) else { return Ok(None) };
         read(&text).map(Some).ok_or_else(|| {
             let found: String = text.chars().take(80).collect();
-            Invalid::new(format!("query {name}"), format!("it is {found:?}"), format!("give {expected}")).into()
+            Invalid::new(format!("{}{name}", self.place), format!("it is {found:?}"), format!("give {expected}")).into()
         })
     }
 
@@ -119,9 +144,11 @@ impl Params {
 
     /// Refuses what nobody took.
     pub(super) fn none_left(self, known: &[&str]) -> Result<(), ApiError> {
-        let Some((key, _)) = self.pairs.into_iter().next() else { return Ok(()) };
+        let Params { pairs, place } = self;
+        let Some((key, _)) = pairs.into_iter().next() else { return Ok(()) };
         let key: String = key.chars().take(80).collect();
-        let remedy = format!("known are {}", known.join(", "));
-        Err(Invalid::new(format!("query {key}"), "it is not known here", remedy).into())
+        let remedy =
+            if known.is_empty() { "leave it out".to_owned() } else { format!("known are {}", known.join(", ")) };
+        Err(Invalid::new(format!("{place}{key}"), "it is not known here", remedy).into())
     }
 }

@@ -10,12 +10,13 @@ use axum::http::{HeaderValue, Response, StatusCode, Uri};
 use jobservice::{Command, Found};
 use jobservice_core::policy::Policy;
 use jobservice_core::store::{Controlled, Deleted, Executions, ExecutionsQuery, Query, Waiting};
-use jobservice_core::{Job, JobId, Name, Status, limits};
+use jobservice_core::{Job, JobId, Status, Time, limits};
 
 use super::App;
 use super::body::Payload;
 use super::error::{ApiError, Invalid, Reason};
 use super::extract::{Id, Params};
+use super::filter::{self, FILTERS};
 use super::json::Fields;
 use super::routes::json;
 use super::views::{self, Beyond};
@@ -74,7 +75,14 @@ async fn beyond(app: &App, job: &Job, policy: Option<Policy>) -> Result<Beyond, 
     let query = ExecutionsQuery { upstream: job.id.clone(), live: false, offset: 0, limit: EXECUTIONS_SHOWN };
     let Executions { jobs, total } = app.controller.executions(&query).await?;
     let executions: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
-    Ok(Beyond { waiting, policy, has_executions: total > 0, executions, executions_total: Some(total) })
+    Ok(Beyond {
+        waiting,
+        policy,
+        has_executions: total > 0,
+        executions,
+        executions_total: Some(total),
+        without_parameters: false,
+    })
 }
 
 pub(super) async fn list(
@@ -82,8 +90,10 @@ pub(super) async fn list(
     uri: Uri,
     mut params: Params,
 ) -> Result<Response<Body>, ApiError> {
-    let query = query(&mut params)?;
-    params.none_left(&["status", "name", "tag", "upstream", "limit", "cursor"])?;
+    let now = app.controller.clock().now();
+    let query = query(&mut params, now)?;
+    let known: Vec<&str> = FILTERS.into_iter().chain(["limit", "cursor"]).collect();
+    params.none_left(&known)?;
     let page = app.controller.list(&query).await?;
 
     let mut response = json(array(&app, &page.jobs).await?);
@@ -119,26 +129,13 @@ pub(super) fn name_next(response: &mut Response<Body>, uri: &Uri, next: &str) ->
     Ok(())
 }
 
-fn query(params: &mut Params) -> Result<Query, ApiError> {
-    let words = "a status: scheduled, pending, running, retrying, error, success, stopped or cancelled";
-    // `retrying` is no status of a record: it is Scheduled with failures.
-    let (status, retrying) = params
-        .read("status", words, |text| match Status::parse(text) {
-            Some(status) => Some((Some(status), false)),
-            None => text.eq_ignore_ascii_case("retrying").then_some((Some(Status::Scheduled), true)),
-        })?
-        .unwrap_or_default();
+fn query(params: &mut Params, now: Time) -> Result<Query, ApiError> {
     let limit = format!("a number from 1 to {}", limits::LIST_MAX);
     let in_range = |text: &str| text.parse().ok().filter(|limit| (1..=limits::LIST_MAX).contains(limit));
-    Ok(Query {
-        status,
-        retrying,
-        name: params.read("name", "a job name", |text| Name::new(text).ok())?,
-        tag: params.take("tag").map(Into::into),
-        upstream: params.read("upstream", "a job id", |text| JobId::new(text).ok())?,
-        cursor: params.take("cursor"),
-        limit: params.read("limit", &limit, in_range)?.unwrap_or(LIST_DEFAULT),
-    })
+    let mut query = filter::read(params, now)?;
+    query.cursor = params.take("cursor");
+    query.limit = params.read("limit", &limit, in_range)?.unwrap_or(LIST_DEFAULT);
+    Ok(query)
 }
 
 /// The address of the next page: this one with another cursor.

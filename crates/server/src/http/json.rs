@@ -89,6 +89,40 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes a field that is a whole number or null; outer none if it is absent.
+    #[expect(clippy::option_option, reason = "absent leaves what there is, null clears it")]
+    pub(super) fn nullable_integer<T: std::str::FromStr>(&mut self, name: &str) -> Result<Option<Option<T>>, Invalid> {
+        let is_there = self.has(name);
+        let number = self.integer(name)?;
+        Ok(is_there.then_some(number))
+    }
+
+    /// Takes all fields that are left, strings and numbers, as text; those that are null are left out.
+    pub(super) fn texts(&mut self) -> Result<Vec<(String, String)>, Invalid> {
+        let names: Vec<String> = self.fields.iter().map(|(key, _)| key.clone().into_owned()).collect();
+        let mut texts = Vec::new();
+        for name in names {
+            let Some(raw) = self.raw(&name) else { continue };
+            let text = match serde_json::from_str(raw.get()) {
+                Ok(Text(text)) => text.into_owned(),
+                Err(_) if is_number(raw) => raw.get().to_owned(),
+                Err(_) => return Err(self.wrong(&name, "a string or a number", raw)),
+            };
+            texts.push((name, text));
+        }
+        Ok(texts)
+    }
+
+    /// Whether there is such a field that nobody took yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.fields.iter().any(|(key, _)| key == name)
+    }
+
+    /// The same fields, called after another path in messages.
+    pub(super) fn at(self, path: &'static str) -> Fields<'a> {
+        Fields { path, ..self }
+    }
+
     /// Takes a field that is an array of strings.
     pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, Invalid> {
         let Some(raw) = self.raw(name) else { return Ok(Vec::new()) };

@@ -4,18 +4,22 @@
 //! secret) → the router, built from the one table in [`routes`] → a handler, one file per resource → the controller.
 //! Errors all go through the table in [`error`], views of the domain through [`views`].
 
+mod actions;
 mod auth;
+mod batch;
 mod body;
 mod config;
 mod error;
 mod executions;
 mod extract;
+mod filter;
 mod health;
 mod hooks;
 mod jobs;
 mod json;
 mod listen;
 mod log;
+mod queues;
 mod routes;
 mod schedules;
 mod stats;
@@ -55,12 +59,16 @@ use routes::Caller;
 /// Says what is not well, if anything is, although the service serves.
 pub(crate) type Degraded = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
+/// How many workers are held by code that was given up and does not end.
+pub(crate) type Stuck = Box<dyn Fn() -> usize + Send + Sync>;
+
 /// What the handlers work with.
 pub(crate) struct App {
     controller: Controller,
     logs: JobLogs,
     secrets: Secrets,
     degraded: Degraded,
+    stuck: Stuck,
     /// Cancelled when the service begins to end: it is not ready any more.
     ending: CancellationToken,
     /// Cancelled when connections are to end: who waits or follows is answered at once.
@@ -75,12 +83,13 @@ impl App {
         controller: Controller,
         secrets: Secrets,
         degraded: Degraded,
+        stuck: Stuck,
         ending: CancellationToken,
         closing: CancellationToken,
         config: Bytes,
     ) -> Arc<App> {
         let logs = controller.logs().clone();
-        Arc::new(App { controller, logs, secrets, degraded, ending, closing, budget: Budget::new(), config })
+        Arc::new(App { controller, logs, secrets, degraded, stuck, ending, closing, budget: Budget::new(), config })
     }
 }
 

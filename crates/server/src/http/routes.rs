@@ -16,10 +16,13 @@ use tower::{Layer, Service};
 use super::auth::Role;
 use super::body::BodyLimit;
 use super::error::{ApiError, Reason};
-use super::{App, config, executions, health, hooks, jobs, log, schedules, stats, submit};
+use super::{App, actions, batch, config, executions, health, hooks, jobs, log, queues, schedules, stats, submit};
 
 /// A submission: parameters and what stands around them.
-const SUBMIT_BYTES_MAX: usize = 256 * 1024;
+pub(super) const SUBMIT_BYTES_MAX: usize = 256 * 1024;
+
+/// Many submissions.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A word or two.
 const ACTION_BYTES_MAX: usize = 16 * 1024;
@@ -45,6 +48,8 @@ pub fn routes() -> Vec<Route> {
     vec![
         route(Method::POST, "/api/v1/jobs", Some(Operator), SUBMIT_BYTES_MAX, || post(submit::submit)),
         route(Method::GET, "/api/v1/jobs", Some(Viewer), 0, || get(jobs::list)),
+        route(Method::POST, "/api/v1/jobs/batch", Some(Operator), BATCH_BYTES_MAX, || post(batch::submit)),
+        route(Method::POST, "/api/v1/jobs/actions", Some(Operator), ACTION_BYTES_MAX, || post(actions::act)),
         route(Method::GET, "/api/v1/jobs/{id}", Some(Viewer), 0, || get(jobs::show)),
         route(Method::POST, "/api/v1/jobs/{id}", Some(Operator), ACTION_BYTES_MAX, || post(jobs::control)),
         route(Method::DELETE, "/api/v1/jobs/{id}", Some(Operator), 0, || delete(jobs::remove)),
@@ -59,6 +64,11 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/api/v1/config", Some(Admin), 0, || get(config::show)),
         route(Method::GET, "/api/v1/jobs/{id}/hooks", Some(Viewer), 0, || get(hooks::list)),
         route(Method::POST, "/api/v1/jobs/{id}/hooks/{seq}", Some(Operator), 0, || post(hooks::resend)),
+        route(Method::GET, "/api/v1/queues", Some(Viewer), 0, || get(queues::list)),
+        route(Method::GET, "/api/v1/queues/{name}", Some(Viewer), 0, || get(queues::show)),
+        route(Method::PUT, "/api/v1/queues/{name}", Some(Operator), ACTION_BYTES_MAX, || put(queues::change)),
+        route(Method::GET, "/api/v1/stats/counts", Some(Viewer), 0, || get(stats::counts)),
+        route(Method::GET, "/api/v1/stats/minutes", Some(Viewer), 0, || get(stats::minutes)),
         route(Method::GET, "/api/v1/stats", None, 0, || get(stats::stats)),
         route(Method::GET, "/api/v1/healthz", None, 0, || get(health::alive)),
         route(Method::GET, "/api/v1/readyz", None, 0, || get(health::ready)),

@@ -68,6 +68,17 @@ pub(super) fn answer(app: &App, submitted: Submitted, mut warnings: Vec<String>,
     answer
 }
 
+/// A job of a batch: what stands under `job` in the body of a single one may stand alone there, and its metadata may be
+/// left out.
+pub(super) fn read_bare(headers: &HeaderMap, text: &[u8]) -> Result<(Submission, Vec<String>), ApiError> {
+    let mut whole = Fields::of_body(text)?;
+    if let Some(job) = whole.object("job", "job.")? {
+        return read_job(job, headers, None, None);
+    }
+    let generic = Fields::of_body(br#"{"kind": "Generic"}"#)?.at("job.metadata.");
+    read_job(whole.at("job."), headers, Some(generic), None)
+}
+
 /// Reads a submission, and what in its metadata is not known. With a `schedule_key` given from elsewhere it is Periodic
 /// and has that key.
 pub(super) fn read(
@@ -76,9 +87,19 @@ pub(super) fn read(
     schedule_key: Option<&str>,
 ) -> Result<(Submission, Vec<String>), ApiError> {
     let mut whole = Fields::of_body(body)?;
-    let Some(mut job) = whole.object("job", "job.")? else {
+    let Some(job) = whole.object("job", "job.")? else {
         return Err(Invalid::new("job", "it is missing", "send {\"job\": {\"name\": .., \"metadata\": {..}}}").into());
     };
+    read_job(job, headers, None, schedule_key)
+}
+
+/// Reads what stands under `job`; `metadata_default` stands for metadata that is missing.
+fn read_job<'a>(
+    mut job: Fields<'a>,
+    headers: &HeaderMap,
+    metadata_default: Option<Fields<'a>>,
+    schedule_key: Option<&str>,
+) -> Result<(Submission, Vec<String>), ApiError> {
     let name = job.string("name")?.filter(|name| !name.is_empty());
     let Some(name) = name else {
         return Err(Invalid::new("job.name", "it is missing", "say which job is to run").into());
@@ -86,7 +107,7 @@ pub(super) fn read(
     let mut submission = Submission::new(name);
     submission.parameters = job.raw("parameters").map(ToOwned::to_owned);
     submission.hook = job.string("status_hook")?.filter(|hook| !hook.is_empty()).map(Into::into);
-    let Some(mut metadata) = job.object("metadata", "job.metadata.")? else {
+    let Some(mut metadata) = job.object("metadata", "job.metadata.")?.or(metadata_default) else {
         return Err(Invalid::new("job.metadata", "it is missing", "send at least {\"kind\": \"Generic\"}").into());
     };
     let mut warnings = when(&mut metadata, &mut submission, schedule_key)?;

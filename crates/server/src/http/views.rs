@@ -28,6 +28,8 @@ pub(super) struct Beyond {
     pub(super) executions: Vec<JobId>,
     /// How many executions there are, if that is known.
     pub(super) executions_total: Option<usize>,
+    /// Whether the parameters are left out.
+    pub(super) without_parameters: bool,
 }
 
 /// The fields of a job, into an object that the caller opened.
@@ -70,7 +72,7 @@ pub(super) fn job(json: &mut Writer, job: &Job, beyond: &Beyond, now: Time) {
         json.text("upstream_job_id", upstream.as_str());
     }
 
-    if !matches!(&*spec.parameters, "" | "null") {
+    if !beyond.without_parameters && !matches!(&*spec.parameters, "" | "null") {
         json.raw("parameters", &spec.parameters);
     }
     json.integer("attempt", i64::from(state.attempt));
@@ -353,6 +355,7 @@ mod tests {
             has_executions: true,
             executions: vec![JobId::new("child-01").unwrap()],
             executions_total: Some(1),
+            without_parameters: false,
         };
 
         let shown: Value = serde_json::from_str(&text(&job, &beyond)).unwrap();

@@ -53,6 +53,7 @@ pub struct Setup {
     pub config: Option<PathBuf>,
     /// Whose certificates are trusted (PEM), if the service is to be reached over https.
     pub authority: Option<String>,
+    pub args: Vec<String>,
 }
 
 impl Setup {
@@ -64,6 +65,7 @@ impl Setup {
             env: Vec::new(),
             config: None,
             authority: None,
+            args: Vec::new(),
         }
     }
 
@@ -83,6 +85,11 @@ impl Setup {
         let path = self.data.join("config.yml");
         std::fs::write(&path, text).expect("the data directory can be written");
         self.config = Some(path);
+        self
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Setup {
+        self.args.push(arg.into());
         self
     }
 
@@ -122,6 +129,7 @@ impl Service {
             .arg(&setup.data)
             .args(["--port", "0", "--workers", &setup.workers.to_string()])
             .args(setup.config.iter().flat_map(|file| [Path::new("-c"), file]))
+            .args(&setup.args)
             .env_remove("CORE_SECRET")
             .envs(setup.env.iter().cloned())
             .stdin(Stdio::null())

@@ -223,6 +223,24 @@ async fn log_written_again_counts_as_young() {
 }
 
 #[tokio::test]
+async fn room_of_removed_logs_is_given_back_to_the_disk() {
+    let t = Bench::new();
+    let text = format!("--- {}", "x".repeat(50_000)) + "\n";
+    let ids: Vec<JobId> = (0..100).map(|n| job(&n.to_string())).collect();
+    for n in 0..100 {
+        t.append(&n.to_string(), 1, &text).await;
+    }
+    let bytes = || std::fs::metadata(t.dir.path().join("logs.db")).unwrap().len();
+
+    t.logs.remove(&ids[1..]).await.unwrap();
+    // Answered after the writer is through with the removal before it.
+    t.logs.remove(&[]).await.unwrap();
+
+    assert!(bytes() < 1_500_000, "{}", bytes());
+    assert!(t.text("0", 0, 100).await.is_some());
+}
+
+#[tokio::test]
 async fn file_keeps_to_its_size_by_itself() {
     let t = Bench::with(Options { file_bytes_max: 2_000_000, ..Options::default() });
     let text = format!("--- {}", "x".repeat(50_000)) + "\n";

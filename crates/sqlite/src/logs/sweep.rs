@@ -16,6 +16,9 @@ const BYTES_PER_STEP: u64 = 16 * 1024 * 1024;
 /// Pages that one step gives back to the file system.
 const PAGES_PER_STEP: u32 = 2000;
 
+/// Free pages that are kept for the next lines instead of being given back as soon as logs are removed (1 MiB).
+const FREE_PAGES_KEPT: u64 = 256;
+
 /// What a step of a removal did.
 #[derive(Debug)]
 pub(super) struct Removal {
@@ -93,10 +96,18 @@ pub(super) fn bytes_in_use(conn: &Connection) -> rusqlite::Result<u64> {
     Ok((read("page_count")? - read("freelist_count")?) * read("page_size")?)
 }
 
+/// Whether there are enough free pages to give some back.
+pub(super) fn has_much_free(conn: &Connection) -> rusqlite::Result<bool> {
+    Ok(free_pages(conn)? > FREE_PAGES_KEPT)
+}
+
+fn free_pages(conn: &Connection) -> rusqlite::Result<u64> {
+    conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, Count>(0)).map(|count| count.0)
+}
+
 /// Gives some free pages back to the file system, outside of a transaction. Answers whether there are more.
 pub(super) fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
-    let free = || conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, Count>(0)).map(|count| count.0);
-    let before = free()?;
+    let before = free_pages(conn)?;
     if before == 0 {
         return Ok(false);
     }
@@ -105,6 +116,6 @@ pub(super) fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
     drop(rows);
-    let after = free()?;
+    let after = free_pages(conn)?;
     Ok(after > 0 && after < before)
 }

@@ -58,7 +58,12 @@ impl Writer {
                     }
                 }
                 Work::Remove { ids, answer } => {
-                    drop(answer.send(self.transact("prune", |conn| sweep::remove(conn, &ids))));
+                    let removed = self.transact("prune", |conn| sweep::remove(conn, &ids));
+                    let freed = removed.as_ref().is_ok_and(|removal| removal.swept.logs > 0);
+                    drop(answer.send(removed));
+                    if freed {
+                        self.give_back(&queue);
+                    }
                 }
                 Work::Sweep { before, bytes_max, answer } => drop(answer.send(self.sweep(before, bytes_max))),
                 Work::Stop { answer } => {
@@ -135,6 +140,39 @@ impl Writer {
                     return;
                 }
             }
+        }
+    }
+
+    /// Gives free pages back to the file system while nobody waits, and at least a step's worth in any case: logs go with
+    /// their jobs, and a service that is never idle must not keep the room of its busiest day.
+    fn give_back(&mut self, queue: &mpsc::Receiver<Work>) {
+        let mut gave = false;
+        let given =
+            loop {
+                let step = self.with("vacuum", |conn| {
+                    if sweep::has_much_free(conn)? { sweep::vacuum(conn).map(Some) } else { Ok(None) }
+                });
+                match step {
+                    Ok(more) => {
+                        gave |= more.is_some();
+                        if more != Some(true) || !queue.is_empty() {
+                            break Ok(gave);
+                        }
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+        // Only when the log of SQLite is written back does the file become shorter.
+        let written_back = match given {
+            Ok(true) => {
+                self.with("write back", |conn| conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
+            }
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written_back {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "cannot give back the room of removed job logs");
         }
     }
 

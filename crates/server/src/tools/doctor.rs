@@ -1,0 +1,235 @@
+//! Is everything as it should be? Looks at the settings, the directory, the disk, the store with its queues and nodes, the
+//! job logs and the clock, and asks the service, if one runs. Changes nothing.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use jobservice_core::store::{NameStats, Node};
+use jobservice_core::{Clock as _, SystemClock, Time};
+use jobservice_sqlite::{Inspector, OpenError, is_served, logs};
+
+use super::findings::Findings;
+use super::{show_bytes, surroundings};
+use crate::app::logs_path;
+use crate::cli::Cli;
+use crate::config::{Config, Sources};
+use crate::duration::show;
+
+/// A job that waited longer than this is worth a look.
+const PENDING_LONG: Duration = Duration::from_secs(15 * 60);
+
+/// A job that is due is promoted within a second; this much later nobody does it.
+const PROMOTED_LATE: Duration = Duration::from_secs(60);
+
+/// The log is written back to the file at 16 MiB; many times that means that somebody reads for very long, or that the
+/// service is not there to do it.
+const LOG_LARGE: u64 = 256 * 1024 * 1024;
+
+/// Clocks of one host do not differ by more.
+const CLOCK_OFF: Duration = Duration::from_secs(5);
+
+/// How many findings of the audit are shown.
+const SHOWN: usize = 20;
+
+pub(super) fn run(cli: &Cli, sources: &Sources, json: bool) -> Result<ExitCode> {
+    let mut findings = Findings::default();
+    match Config::read(sources) {
+        Ok(config) => look(cli, &config, &mut findings),
+        Err(error) => {
+            findings.broken("settings", error.to_string(), "correct them: the service does not start like this");
+        }
+    }
+    findings.tell(json)
+}
+
+fn look(cli: &Cli, config: &Config, findings: &mut Findings) {
+    for warning in &config.warnings {
+        findings.warning("settings", warning, "");
+    }
+    if config.warnings.is_empty() {
+        findings.ok("settings", format!("{} workers, data in {}", config.workers, config.data_dir.display()));
+    }
+    surroundings::directory(&config.data_dir, findings);
+    surroundings::disk(&config.store_path, findings);
+    let served = match is_served(&config.store_path) {
+        Ok(served) => served,
+        Err(error) => {
+            findings.broken(
+                "store",
+                format!("its lock cannot be looked at: {error}"),
+                "look at the file's owner and mode",
+            );
+            false
+        }
+    };
+    surroundings::service(cli, &config.data_dir, served, findings);
+    store(&config.store_path, served, findings);
+    job_logs(&logs_path(&config.store_path), findings);
+}
+
+fn store(path: &Path, served: bool, findings: &mut Findings) {
+    if !path.exists() {
+        let remedy = "start the service once, or look at --data-dir and -c: is this the right place?";
+        findings.broken("store", format!("there is none at {}", path.display()), remedy);
+        return;
+    }
+    let inspector = match Inspector::open(path) {
+        Ok(inspector) => inspector,
+        Err(error) => {
+            let remedy = match error {
+                OpenError::OlderSchema { .. } => "start the service once: it brings the file up to date",
+                OpenError::NewerSchema { .. } => "use the release that wrote it, or a newer one",
+                _ => "restore a backup if it is damaged",
+            };
+            findings.broken("store", error.to_string(), remedy);
+            return;
+        }
+    };
+    let now = SystemClock::new().now();
+    let looks = [
+        size(&inspector, served, findings),
+        queues(&inspector, now, served, findings),
+        times(&inspector, now, served, findings),
+    ];
+    for error in looks.into_iter().filter_map(Result::err) {
+        findings.broken("store", format!("{error:#}"), "restore a backup if it is damaged");
+    }
+    match inspector.audit() {
+        Ok(wrong) if wrong.is_empty() => findings.ok("audit", "every record and every index is sound"),
+        Ok(wrong) => {
+            for what in wrong.iter().take(SHOWN) {
+                findings.broken("audit", what, "");
+            }
+            let remedy = "report it with `dump`; jobs that are named here may not run as they should";
+            findings.broken("audit", format!("{} findings in all", wrong.len()), remedy);
+        }
+        Err(error) => findings.broken("audit", error.to_string(), "restore a backup if it is damaged"),
+    }
+}
+
+fn size(inspector: &Inspector, served: bool, findings: &mut Findings) -> Result<()> {
+    let size = inspector.size()?;
+    let text = format!(
+        "{}, {} of it free, and a log of {}",
+        show_bytes(size.file),
+        show_bytes(size.free),
+        show_bytes(size.log)
+    );
+    if size.log > LOG_LARGE {
+        let remedy = if served {
+            "somebody reads for very long: a backup under way, or a shell with an open transaction"
+        } else {
+            "start the service: it writes the log back"
+        };
+        findings.warning("size", text, remedy);
+    } else {
+        findings.ok("size", text);
+    }
+    Ok(())
+}
+
+fn queues(inspector: &Inspector, now: Time, served: bool, findings: &mut Findings) -> Result<()> {
+    let counts = inspector.counts()?;
+    let counts: Vec<String> =
+        counts.into_iter().filter(|(_, count)| *count > 0).map(|(status, count)| format!("{count} {status}")).collect();
+    findings.ok("jobs", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    let nodes = inspector.nodes()?;
+    for stats in inspector.names()? {
+        queue(&stats, &nodes, now, served, findings);
+    }
+    if served {
+        pools(&nodes, now, findings);
+    }
+    Ok(())
+}
+
+fn queue(stats: &NameStats, nodes: &[Node], now: Time, served: bool, findings: &mut Findings) {
+    let NameStats { name, options, pending, oldest_pending, .. } = stats;
+    if *pending == 0 {
+        return;
+    }
+    let is_run = nodes.iter().any(|node| node.is_alive(now) && node.names.contains(name));
+    if served && !is_run {
+        let remedy = "start a service that knows this job, or stop these: jobservice stop --filter name=..";
+        findings.warning("queues", format!("{pending} jobs {name} wait, and no living pool runs that name"), remedy);
+        return;
+    }
+    let waited = oldest_pending.map_or(Duration::ZERO, |since| now.since(since));
+    if waited < PENDING_LONG {
+        return;
+    }
+    let remedy = if options.paused {
+        "the queue is paused: jobservice queues resume"
+    } else if options.max_concurrency.is_some() {
+        "an operator limits it: jobservice queues list"
+    } else {
+        "more workers, a greater weight, or a look at what runs: jobservice list --status running"
+    };
+    let message = format!("{pending} jobs {name} wait, the oldest for {}", show(waited));
+    findings.warning("queues", message, remedy);
+}
+
+/// A pool that is gone while another of its name lives was restarted: nothing to worry about.
+fn pools(nodes: &[Node], now: Time, findings: &mut Findings) {
+    let living: Vec<&Node> = nodes.iter().filter(|node| node.is_alive(now)).collect();
+    for dead in nodes.iter().filter(|node| !node.is_alive(now)) {
+        if living.iter().any(|node| node.pool.name() == dead.pool.name()) {
+            continue;
+        }
+        let message = format!(
+            "pool {} on {} gave its last sign of life {} ago",
+            dead.pool,
+            dead.host,
+            show(now.since(dead.beat_at))
+        );
+        findings.warning("nodes", message, "its jobs run elsewhere; it is forgotten after an hour");
+    }
+    if living.is_empty() {
+        findings.warning(
+            "nodes",
+            "no worker pool lives",
+            "a service without workers runs no jobs: see worker_pool.workers",
+        );
+    } else {
+        let slots: u32 = living.iter().map(|node| node.concurrency).sum();
+        findings.ok("nodes", format!("{} living pools with {slots} workers", living.len()));
+    }
+}
+
+fn times(inspector: &Inspector, now: Time, served: bool, findings: &mut Findings) -> Result<()> {
+    let (oldest_due, newest) = inspector.oldest_due_and_newest()?;
+    if let Some(due) = oldest_due.filter(|due| served && now.since(*due) > PROMOTED_LATE) {
+        let message = format!("a job has been due for {} and was not promoted", show(now.since(due)));
+        findings.broken("sweeps", message, "the service does not keep up, or its maintenance hangs: see its log");
+    }
+    let beats = inspector.nodes()?.into_iter().map(|node| node.beat_at);
+    let ahead = beats.chain(newest).map(|seen| seen.since(now)).max().unwrap_or_default();
+    if ahead > CLOCK_OFF {
+        let message = format!("the clock is {} behind what the store has seen", show(ahead));
+        findings.warning("clock", message, "it was set back: delays and leases last longer until it has caught up");
+    } else {
+        findings.ok("clock", format!("{now}"));
+    }
+    Ok(())
+}
+
+fn job_logs(path: &Path, findings: &mut Findings) {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        findings.ok("job logs", "none in the store");
+        return;
+    };
+    match logs::check(path) {
+        Ok(wrong) if wrong.is_empty() => findings.ok("job logs", show_bytes(metadata.len())),
+        Ok(wrong) => {
+            let message = format!("the file is damaged: {}", wrong.first().map_or("", String::as_str));
+            findings.warning(
+                "job logs",
+                message,
+                "the service puts a new one in its place; jobs are not touched by it",
+            );
+        }
+        Err(error) => findings.warning("job logs", error.to_string(), "look at the file's owner and mode"),
+    }
+}
