@@ -2,6 +2,7 @@
 //!
 //! Figures and method stand in `BENCHMARKS.md`. Each part can be run alone: `just bench lifecycle`.
 
+mod cron;
 mod latency;
 mod lifecycle;
 mod raw;
@@ -40,6 +41,8 @@ enum Part {
     Lifecycle,
     /// From submit to start on an idle service.
     Latency,
+    /// How late the ticks of 10,000 policies are.
+    Cron,
     /// Durable single submits a second over REST.
     Rest,
     /// Memory, and list latency, with a million jobs waiting.
@@ -55,6 +58,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs(Part::Latency) {
         latency::run(&arguments.directory)?;
+    }
+    if runs(Part::Cron) {
+        cron::run(&arguments.directory)?;
     }
     if runs(Part::Rest) {
         rest::run(&arguments.directory)?;

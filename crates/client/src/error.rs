@@ -70,4 +70,7 @@ pub struct Refused {
     /// A stable word for machines.
     #[serde(default)]
     pub reason: String,
+    /// With `duplicate`: the job that holds the key.
+    #[serde(default)]
+    pub existing_id: Option<String>,
 }

@@ -20,6 +20,7 @@
 mod error;
 mod model;
 mod operate;
+mod schedule;
 mod trust;
 
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use model::{
     Action, Attempt, HookEvent, Job, ListQuery, LogQuery, Metadata, Page, Pool, Submission, Submitted, Waiting,
 };
 pub use operate::{BatchAnswer, BulkAction, BulkDone, Minute, Queue, QueueChange, QueueOptions, Readiness};
+pub use schedule::{ExecutionsQuery, Preview, PreviewTime, Schedule, ScheduleAction, Schedules};
 pub use trust::Trust;
 
 /// How long a connection may take to come about: the service is near.
@@ -101,21 +103,33 @@ impl Client {
 
     /// Submits a job. When this has answered, the job is durable.
     pub async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        let mut request = self.request(Method::POST, &["jobs"]);
+        *request.body_mut() = Some(Client::submission_body(submission)?.into());
+        self.submitted(request).await
+    }
+
+    fn submission_body(submission: &Submission) -> Result<Vec<u8>> {
         #[derive(Serialize)]
         struct Body<'a> {
             job: &'a Submission,
         }
+        // Not by way of a tree: that would change numbers in the parameters.
+        serde_json::to_vec(&Body { job: submission })
+            .map_err(|error| Error::Unusable { what: "the submission", problem: error.to_string() })
+    }
+
+    async fn submitted(&self, mut request: Request) -> Result<Submitted> {
         #[derive(Deserialize)]
         struct Answer {
             job: Job,
             #[serde(default)]
             warnings: Vec<String>,
+            #[serde(default)]
+            outcome: Option<String>,
         }
-        // Not by way of a tree: that would change numbers in the parameters.
-        let body = serde_json::to_vec(&Body { job: submission })
-            .map_err(|error| Error::Unusable { what: "the submission", problem: error.to_string() })?;
-        let Answer { job, warnings } = self.json(self.post("jobs", body)).await?;
-        Ok(Submitted { job, warnings })
+        request.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        let Answer { job, warnings, outcome } = self.json(request).await?;
+        Ok(Submitted { job, warnings, outcome })
     }
 
     /// What is known of a job.
@@ -222,13 +236,6 @@ impl Client {
         let mut request = Request::new(method, url);
         request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
         *request.timeout_mut() = Some(Duration::from_secs(ANSWER_SECONDS_MAX));
-        request
-    }
-
-    fn post(&self, path: &str, body: Vec<u8>) -> Request {
-        let mut request = self.request(Method::POST, &[path]);
-        request.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
-        *request.body_mut() = Some(body.into());
         request
     }
 

@@ -29,6 +29,30 @@ pub struct Job {
     /// The cron text of a periodic job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron_spec: Option<String>,
+    /// The time zone of the cron text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// What becomes of a tick while an earlier execution is not final: allow, skip, queue, replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<String>,
+    /// What becomes of ticks that were missed: skip, last, all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misfire: Option<String>,
+    /// What makes a second submission of a periodic job an update of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_key: Option<String>,
+    /// Whether a periodic job is paused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+    /// The last tick of a periodic job that fired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fired: Option<i64>,
+    /// How many executions its ticks made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fired: Option<u64>,
+    /// How many of its ticks were passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
     /// The last progress message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_in: Option<String>,
@@ -44,6 +68,9 @@ pub struct Job {
     /// The newest of its executions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub executions: Vec<String>,
+    /// How many executions it has, counted up to 100,000; only on the answer about a single job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executions_total: Option<u64>,
     /// Whether it has executions.
     pub multiple_executions: bool,
     /// The job that launched it, or the policy it is an execution of.
@@ -180,7 +207,7 @@ pub struct Submission {
 /// How a job is to run. All but the kind is optional.
 #[derive(Clone, Debug, Serialize)]
 pub struct Metadata {
-    /// Generic, or Scheduled with `schedule_delay` or `run_at`.
+    /// Generic, Scheduled with `schedule_delay` or `run_at`, or Periodic with `cron_spec`.
     pub kind: Kind,
     /// Seconds to wait.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,6 +215,21 @@ pub struct Metadata {
     /// When to run, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_at: Option<i64>,
+    /// When it runs again and again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cron_spec: Option<String>,
+    /// The time zone of the cron text, an IANA name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// What becomes of a tick while an earlier execution is not final: allow, skip, queue, replace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<String>,
+    /// What becomes of ticks that were missed: skip, last, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub misfire: Option<String>,
+    /// Makes a second submission an update of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_key: Option<String>,
     /// Whether only one such job may exist.
     pub unique: bool,
     /// What makes it the same as another; by default its name and parameters.
@@ -220,6 +262,11 @@ impl Submission {
             kind: Kind::Generic,
             schedule_delay: None,
             run_at: None,
+            cron_spec: None,
+            timezone: None,
+            overlap: None,
+            misfire: None,
+            schedule_key: None,
             unique: false,
             unique_key: None,
             priority: None,
@@ -255,8 +302,10 @@ impl Submission {
 pub struct Submitted {
     /// The job.
     pub job: Job,
-    /// What the service did not understand and ignored.
+    /// What the service did not understand and ignored, and what may not be meant as it was written.
     pub warnings: Vec<String>,
+    /// What became of a Periodic job: created, updated, unchanged.
+    pub outcome: Option<String>,
 }
 
 /// What can be done to a job.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobservice_core::job::{Job, Kind, Retention, Spec};
+use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec};
 use jobservice_core::limits::{GRACE, LEASE, MAX_FAILS_DEFAULT, WEIGHT_DEFAULT};
 use jobservice_core::policy::{Misfire, Overlap, Policy, PolicySpec};
 use jobservice_core::store::{Claim, Inserted, NameAsk, NewJob, PolicyPut};
@@ -19,6 +19,7 @@ pub struct JobBuilder<'a> {
     id: Option<JobId>,
     run_at: Option<Time>,
     idempotency_key: Option<Arc<str>>,
+    launched_by: Option<LeaseKey>,
     spec: Spec,
 }
 
@@ -39,7 +40,7 @@ impl<'a> JobBuilder<'a> {
             retention: Retention::default(),
             enqueued_at: bench.now(),
         };
-        JobBuilder { bench, id: None, run_at: None, idempotency_key: None, spec }
+        JobBuilder { bench, id: None, run_at: None, idempotency_key: None, launched_by: None, spec }
     }
 
     /// Its name.
@@ -119,6 +120,13 @@ impl<'a> JobBuilder<'a> {
         self
     }
 
+    /// Launched by this run.
+    pub fn launched_by(mut self, run: &LeaseKey) -> Self {
+        self.launched_by = Some(run.clone());
+        self.spec.upstream = Some(run.id.clone());
+        self
+    }
+
     /// Submitted with this idempotency key.
     pub fn idempotency_key(mut self, key: &str) -> Self {
         self.idempotency_key = Some(key.into());
@@ -134,7 +142,7 @@ impl<'a> JobBuilder<'a> {
     pub fn new_job(self) -> NewJob {
         let id = self.id.unwrap_or_else(|| self.bench.id());
         let job = Job::submitted(id, self.spec, self.run_at, self.bench.now());
-        NewJob { job, idempotency_key: self.idempotency_key }
+        NewJob { job, idempotency_key: self.idempotency_key, launched_by: self.launched_by }
     }
 
     /// Inserts it; answers with what the store says.
@@ -178,6 +186,7 @@ impl<'a> PolicyBuilder<'a> {
             timeout: None,
             hook: None,
             unique: None,
+            unique_key: None,
             tags: Vec::new(),
             retention: Retention::default(),
         };

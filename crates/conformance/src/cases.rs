@@ -86,6 +86,8 @@ groups! { $
     policies,
     /// Ticks.
     fire,
+    /// Executions and sub jobs.
+    executions,
     /// Hook events.
     outbox,
     /// What became of them.

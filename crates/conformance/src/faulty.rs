@@ -11,9 +11,9 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, Minute,
-    NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, StoreError, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, StoreError, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, Time};
 use parking_lot::Mutex;
@@ -199,6 +199,10 @@ impl Store for Faulty {
         self.through("policies", self.inner.policies(query)).await
     }
 
+    async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        self.through("next_due", self.inner.next_due(after)).await
+    }
+
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
         self.through("take_events", self.inner.take_events(limit, until, now)).await
     }
@@ -221,6 +225,14 @@ impl Store for Faulty {
 
     async fn list(&self, query: &Query) -> Result<Page> {
         self.through("list", self.inner.list(query)).await
+    }
+
+    async fn executions(&self, query: &ExecutionsQuery) -> Result<Executions> {
+        self.through("executions", self.inner.executions(query)).await
+    }
+
+    async fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>> {
+        self.through("have_executions", self.inner.have_executions(ids)).await
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>> {

@@ -35,7 +35,7 @@ use jiff::tz::TimeZone;
 
 use crate::{Time, limits};
 
-pub use plan::plan_tick;
+pub use plan::{plan_tick, ticks_of};
 
 /// When a policy is due.
 #[derive(Clone, Debug)]
@@ -152,6 +152,14 @@ impl Schedule {
     /// The time zone, as it was given.
     pub fn timezone(&self) -> &str {
         &self.zone_name
+    }
+
+    /// An instant as the clocks of its time zone show it: `2026-03-29T03:00:00+02:00`.
+    pub fn local(&self, at: Time) -> String {
+        match jiff::Timestamp::from_second(at.as_seconds()) {
+            Ok(at) => at.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+            Err(_) => at.to_string(),
+        }
     }
 
     /// What it means, as a sentence.

@@ -286,6 +286,7 @@ impl Text {
             timeout,
             hook,
             unique,
+            unique_key,
             tags,
             retention,
         } = &**spec;
@@ -305,6 +306,7 @@ impl Text {
         if let Some(scope) = unique {
             self.field("scope", format_args!("{scope:?}"));
         }
+        self.quoted("unique_key", unique_key.as_ref());
         self.field("tags", format_args!("{tags:?}"));
         self.retention(*retention);
         let PolicyState {

@@ -147,6 +147,20 @@ pub const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Rows that a filter without an index may look at per page; past these the page is short and has a cursor.
 pub const SCAN_MAX: usize = 10_000;
 
+/// How many executions of one job or policy are counted, and passed over to reach a page: a day of ticks each second.
+/// Counting them takes a few milliseconds; numbers of pages beyond say nothing to anybody.
+pub const EXECUTIONS_COUNTED_MAX: usize = 100_000;
+
+/// Policies that are read at once by who fires them: a page takes a few milliseconds and a few megabytes.
+pub const POLICIES_PAGE: usize = 1000;
+
+/// Ticks that are fired at the same time: they share commits. As many calls as a store takes in at once without making
+/// others wait.
+pub const FIRES_AT_ONCE: usize = 128;
+
+/// How many times a preview of a schedule shows at the most.
+pub const PREVIEW_MAX: usize = 10;
+
 /// Bytes of the text that a list looks for.
 pub const TEXT_BYTES_MAX: usize = 256;
 

@@ -33,6 +33,8 @@ const SIGNALS_MAX: usize = 1024;
 pub struct Notices {
     ready: Arc<Notify>,
     events: Arc<Notify>,
+    policies: Arc<Notify>,
+    executions: Arc<Notify>,
     signals: broadcast::Sender<SignalNotice>,
     watched: Mutex<HashMap<JobId, Watched>>,
     watchers: AtomicUsize,
@@ -49,6 +51,8 @@ impl Default for Notices {
         Notices {
             ready: Arc::default(),
             events: Arc::default(),
+            policies: Arc::default(),
+            executions: Arc::default(),
             signals: broadcast::channel(SIGNALS_MAX).0,
             watched: Mutex::default(),
             watchers: AtomicUsize::new(0),
@@ -65,6 +69,16 @@ impl Notices {
     /// Resolves when hook events may have become deliverable after this call.
     pub fn events(&self) -> OwnedNotified {
         Arc::clone(&self.events).notified_owned()
+    }
+
+    /// Resolves when a policy may be due earlier than was known before this call.
+    pub fn policies(&self) -> OwnedNotified {
+        Arc::clone(&self.policies).notified_owned()
+    }
+
+    /// Resolves when an execution has become final after this call: a tick may have waited for it.
+    pub fn executions(&self) -> OwnedNotified {
+        Arc::clone(&self.executions).notified_owned()
     }
 
     /// Receives the signals given from now on.
@@ -89,6 +103,16 @@ impl Notices {
     /// Tells that hook events may have become deliverable.
     pub fn tell_events(&self) {
         self.events.notify_waiters();
+    }
+
+    /// Tells that a policy was put or changed.
+    pub fn tell_policies(&self) {
+        self.policies.notify_waiters();
+    }
+
+    /// Tells that an execution has become final.
+    pub fn tell_executions(&self) {
+        self.executions.notify_waiters();
     }
 
     /// Tells that a running job was signalled.

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{Retention, Signal, Status};
-use crate::{JobId, Name, Time, unique::Scope};
+use crate::job::{Job, Kind, Retention, Signal, Spec, Status};
+use crate::unique::{self, JsonError, Scope, Unique};
+use crate::{JobId, Name, Time};
 
 /// A periodic job's template and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,8 @@ pub struct PolicySpec {
     pub hook: Option<Arc<str>>,
     /// Whether its executions are unique, and how long each holds the key.
     pub unique: Option<Scope>,
+    /// What makes its executions the same as other jobs instead of the parameters, if they are unique.
+    pub unique_key: Option<Arc<str>>,
     /// Tags of the executions.
     pub tags: Vec<Arc<str>>,
     /// Retention of the executions.
@@ -136,6 +139,53 @@ impl Policy {
     /// Whether it fires when its time comes.
     pub fn is_active(&self) -> bool {
         self.state.ended.is_none() && !self.state.paused
+    }
+
+    /// An execution of it for the tick at `tick`, to be inserted by [`crate::Store::fire`], or beside the ticks.
+    ///
+    /// # Errors
+    /// If the parameters are not JSON that can be compared, which a unique job needs.
+    pub fn execution(&self, id: JobId, tick: Time, now: Time) -> Result<Job, JsonError> {
+        let PolicySpec { name, parameters, unique, unique_key, .. } = &*self.spec;
+        let unique = match (unique, unique_key) {
+            (None, _) => None,
+            (Some(scope), Some(key)) => Some(Unique { digest: unique::digest_key(name, key), scope: *scope }),
+            (Some(scope), None) => Some(Unique { digest: unique::digest(name, parameters)?, scope: *scope }),
+        };
+        let spec = Spec { unique, upstream: Some(self.id.clone()), enqueued_at: now, ..self.job_spec(Kind::Scheduled) };
+        Ok(Job::submitted(id, spec, Some(tick), now))
+    }
+
+    /// How it looks among jobs: one of kind Periodic that is due at its next tick and never runs itself. No store keeps
+    /// such a job.
+    pub fn as_job(&self) -> Job {
+        let PolicyState { ended, error, enqueued_at, updated_at, version, .. } = &self.state;
+        let run_at = self.state.next_due.filter(|_| self.is_active());
+        let mut job = Job::submitted(self.id.clone(), self.job_spec(Kind::Periodic), run_at, *enqueued_at);
+        job.state.status = self.status();
+        job.state.version = *version;
+        job.state.error.clone_from(error);
+        job.state.updated_at = *updated_at;
+        job.state.finished_at = ended.map(|_| *updated_at);
+        job
+    }
+
+    fn job_spec(&self, kind: Kind) -> Spec {
+        let spec = &self.spec;
+        Spec {
+            name: spec.name.clone(),
+            kind,
+            parameters: Arc::clone(&spec.parameters),
+            priority: spec.priority,
+            unique: None,
+            max_fails: spec.max_fails,
+            timeout: spec.timeout,
+            hook: spec.hook.clone(),
+            upstream: None,
+            tags: spec.tags.clone(),
+            retention: spec.retention,
+            enqueued_at: self.state.enqueued_at,
+        }
     }
 }
 

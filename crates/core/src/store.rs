@@ -82,6 +82,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`Inserted::IdTaken`] for what is there already, or [`Inserted::Repeated`] if an idempotency key was given. So
     /// the key is looked at first, then the id, and only then the unique key. Only a created job's idempotency key is
     /// kept; it stays for its time also if the job is deleted before: the same submission never runs twice.
+    ///
+    /// A job that another one launches is inserted only while that run holds its lease: what is looked at before
+    /// everything else is [`NewJob::launched_by`].
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>>;
 
     // ---- jobs run ----
@@ -170,8 +173,13 @@ pub trait Store: Send + Sync + 'static {
     /// through [`Store::control`], which ends its executions too.
     async fn change_policy(&self, id: &JobId, event: &PolicyEvent, now: Time) -> Result<Option<Policy>>;
 
-    /// The policies a query asks for, in the order of their ids.
+    /// The policies a query asks for, in the order of their ids. One that cannot be read is left out of those that are
+    /// due, so that it does not hold up the others; the audit finds it.
     async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>>;
+
+    /// When the next active policy is due of those that are due after `after`: a hint for when to fire next. What is due
+    /// before, but did not fire (it waits, or fails), does not count.
+    async fn next_due(&self, after: Time) -> Result<Option<Time>>;
 
     // ---- the outbox ----
 
@@ -204,6 +212,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of jobs. See [`Query`] for the order.
     async fn list(&self, query: &Query) -> Result<Page>;
+
+    /// A page of the executions (sub jobs) of a job or policy by number, newest first, with their count. The cost is
+    /// bounded: no more than [`crate::limits::EXECUTIONS_COUNTED_MAX`] of them are counted or passed over.
+    async fn executions(&self, query: &ExecutionsQuery) -> Result<Executions>;
+
+    /// For each of these ids whether it has executions (sub jobs).
+    async fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>>;
 
     /// How many jobs there are in each status, over all names.
     async fn counts(&self) -> Result<Vec<(Status, u64)>>;
@@ -243,11 +258,13 @@ pub struct NewJob {
     pub job: Job,
     /// The client's key for this submission, kept by name for [`crate::limits::IDEMPOTENCY_KEPT`].
     pub idempotency_key: Option<Arc<str>>,
+    /// The run that launches it: without its lease nothing is inserted.
+    pub launched_by: Option<LeaseKey>,
 }
 
 impl From<Job> for NewJob {
     fn from(job: Job) -> NewJob {
-        NewJob { job, idempotency_key: None }
+        NewJob { job, idempotency_key: None, launched_by: None }
     }
 }
 
@@ -262,6 +279,8 @@ pub enum Inserted {
     Repeated(JobId),
     /// Another job or policy has its id.
     IdTaken,
+    /// The run that launches it has lost its lease.
+    LeaseLost,
 }
 
 /// What a pool asks for.
@@ -471,6 +490,28 @@ pub struct NameStats {
     pub oldest_pending: Option<Time>,
 }
 
+/// Which executions of a job or policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutionsQuery {
+    /// Whose.
+    pub upstream: JobId,
+    /// Only those that are not final.
+    pub live: bool,
+    /// How many of the newest to pass over.
+    pub offset: usize,
+    /// How many at most, up to [`crate::limits::LIST_MAX`].
+    pub limit: usize,
+}
+
+/// A page of executions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Executions {
+    /// They themselves.
+    pub jobs: Vec<Job>,
+    /// How many there are on all pages, counted up to [`crate::limits::EXECUTIONS_COUNTED_MAX`].
+    pub total: usize,
+}
+
 /// The answer to [`Store::put_policy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyPut {
@@ -489,6 +530,8 @@ pub enum PolicyPut {
 pub struct PolicyQuery {
     /// Only this one.
     pub id: Option<JobId>,
+    /// Only that with this key.
+    pub schedule_key: Option<Arc<str>>,
     /// Only active ones due at or before this.
     pub due_by: Option<Time>,
     /// Only those with a greater id: the cursor.

@@ -10,10 +10,10 @@ use jobservice_core::store::CheckedIn;
 use jobservice_core::{JobId, Name, StoreError, Time, limits};
 use serde::Serialize;
 
-use crate::Failure;
 use crate::logger::JobLog;
 use crate::run::{Interrupt, Run};
 use crate::wait;
+use crate::{BlockingJob, Failure, Job, Submission, Submit};
 
 /// How often a check-in is tried while the store is away before it is left out.
 const CHECK_IN_TRIES: u32 = 4;
@@ -122,6 +122,41 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// Launches a job from this one: an execution (sub job) of this, which lives on by itself. Await the answer, or call
+    /// [`Submit::blocking`] in a [`crate::BlockingJob`].
+    ///
+    /// When that is answered the sub job is durable. A run that is repeated launches again what it launched before: give
+    /// an idempotency key made of [`Context::id`] to have each only once. A run that has lost its lease launches nothing.
+    /// Launching a job of one's own name is refused as a loop, unless [`Submit::allow_own_name`] is called.
+    ///
+    /// ```no_run
+    /// # use jobservice::prelude::*;
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Part { number: u32 }
+    /// # impl Job for Part {
+    /// #     const NAME: &'static str = "part";
+    /// #     async fn run(self, _ctx: Context) -> Result<(), Failure> { Ok(()) }
+    /// # }
+    /// # async fn run(ctx: Context) -> Result<(), Failure> {
+    /// for number in 0..3 {
+    ///     ctx.launch(Part { number }).idempotency_key(format!("{}-{number}", ctx.id())).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn launch<J: Job + Serialize>(&self, job: J) -> Submit {
+        Submit::launched(&self.run, J::NAME, &job)
+    }
+
+    /// As [`Context::launch`], for a sub job that is a [`crate::BlockingJob`].
+    pub fn launch_blocking<J: BlockingJob + Serialize>(&self, job: J) -> Submit {
+        Submit::launched(&self.run, J::NAME, &job)
+    }
+
+    /// As [`Context::launch`], by the name of the job.
+    pub fn launch_by_name(&self, submission: Submission) -> Submit {
+        Submit::launched_by_name(&self.run, submission)
     }
 
     /// As [`Context::check_in`], for a [`crate::BlockingJob`]. Must not be called from async code.

@@ -5,12 +5,13 @@
 mod bulk;
 mod check;
 mod queues;
+mod schedules;
 mod submission;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobservice_core::job::{self, Status};
+use jobservice_core::job::{self, LeaseKey, Status};
 use jobservice_core::store::{
     Action, Controlled, Deleted, Inserted, Minute, NameAsk, NameOptions, NameStats, Node, OptionsChange, OutboxEntry,
     Page, Query, Resent, Result, Waiting,
@@ -22,11 +23,12 @@ use crate::logger::JobLogs;
 use crate::retention::RetentionRules;
 use crate::{Registry, wait};
 
-pub use bulk::{Bulk, BulkBounds, BulkDone};
-use check::Rules;
-pub use queues::{CodeOptions, QueueInfo};
+use check::{New, Rules};
 
-pub use submission::{FieldError, Submission, SubmitError, Submitted};
+pub use bulk::{Bulk, BulkBounds, BulkDone};
+pub use queues::{CodeOptions, QueueInfo};
+pub use schedules::Found;
+pub use submission::{FieldError, Put, PutPolicy, Submission, SubmitError, Submitted};
 
 /// How often who waits for a job looks at it although nothing told of a change: notices may be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -82,7 +84,12 @@ struct Inner {
 
 impl Inner {
     fn rules(&self) -> Rules<'_> {
-        Rules { registry: &self.registry, retention: &self.retention, hooks: self.hooks.as_deref() }
+        Rules {
+            registry: &self.registry,
+            retention: &self.retention,
+            hooks: self.hooks.as_deref(),
+            wall: self.clock.wall(),
+        }
     }
 }
 
@@ -121,25 +128,42 @@ impl Controller {
     /// See [`SubmitError`]. Nothing was stored, except that after [`SubmitError::Store`] with
     /// [`jobservice_core::StoreError::Unavailable`] it is not known.
     pub async fn submit(&self, submission: Submission) -> std::result::Result<Submitted, SubmitError> {
+        self.submit_under(submission, None).await
+    }
+
+    /// Submits a job on behalf of a run, as long as that holds its lease.
+    pub(crate) async fn submit_under(
+        &self,
+        submission: Submission,
+        launched_by: Option<LeaseKey>,
+    ) -> std::result::Result<Submitted, SubmitError> {
         let now = self.inner.clock.now();
-        let new = check::new_job(submission, &self.inner.rules(), now)?;
+        let mut new = match check::new(submission, &self.inner.rules(), now)? {
+            New::Job(new) => *new,
+            New::Policy(policy, warnings) => return self.put_policy(*policy, warnings).await,
+        };
+        new.launched_by = launched_by;
         let job = new.job.clone();
         let inserted = self.inner.store.insert(vec![new], now).await?.pop();
         self.submitted(job, inserted).await
     }
 
     /// Submits many jobs, each answered on its own, in order: what is wrong with one does not hold up the others. They go
-    /// to the store [`limits::BATCH_INSERT_MAX`] at a time, so that others get their turn in between.
+    /// to the store [`limits::BATCH_INSERT_MAX`] at a time, so that others get their turn in between; Periodic ones go one
+    /// by one.
     pub async fn submit_all(&self, submissions: Vec<Submission>) -> Vec<std::result::Result<Submitted, SubmitError>> {
         let now = self.inner.clock.now();
         let rules = self.inner.rules();
-        let checked: Vec<_> =
-            submissions.into_iter().map(|submission| check::new_job(submission, &rules, now)).collect();
+        let checked: Vec<_> = submissions.into_iter().map(|submission| check::new(submission, &rules, now)).collect();
         let mut answers = Vec::with_capacity(checked.len());
         let mut checked = checked.into_iter().peekable();
         while checked.peek().is_some() {
             let part: Vec<_> = checked.by_ref().take(limits::BATCH_INSERT_MAX).collect();
-            let jobs: Vec<_> = part.iter().filter_map(|new| new.as_ref().ok().cloned()).collect();
+            let jobs = part.iter().filter_map(|new| match new {
+                Ok(New::Job(new)) => Some((**new).clone()),
+                Ok(New::Policy(..)) | Err(_) => None,
+            });
+            let jobs: Vec<_> = jobs.collect();
             let inserted = if jobs.is_empty() { Ok(Vec::new()) } else { self.inner.store.insert(jobs, now).await };
             let mut inserted = match inserted {
                 Ok(inserted) => Ok(inserted.into_iter()),
@@ -148,11 +172,12 @@ impl Controller {
             for new in part {
                 answers.push(match (new, &mut inserted) {
                     (Err(error), _) => Err(error),
-                    (Ok(new), Ok(inserted)) => {
+                    (Ok(New::Policy(policy, warnings)), _) => self.put_policy(*policy, warnings).await,
+                    (Ok(New::Job(new)), Ok(inserted)) => {
                         let inserted = inserted.next();
                         self.submitted(new.job, inserted).await
                     }
-                    (Ok(_), Err(error)) => Err(SubmitError::Store(same(error))),
+                    (Ok(New::Job(_)), Err(error)) => Err(SubmitError::Store(same(error))),
                 });
             }
         }
@@ -165,23 +190,20 @@ impl Controller {
         inserted: Option<Inserted>,
     ) -> std::result::Result<Submitted, SubmitError> {
         match inserted {
-            Some(Inserted::Created) => Ok(Submitted { job, repeated: false }),
+            Some(Inserted::Created) => Ok(Submitted { job, repeated: false, policy: None, warnings: Vec::new() }),
             Some(Inserted::Duplicate(holder)) => Err(SubmitError::Duplicate { holder }),
             // The record of then may be pruned by now; what was submitted still answers for its id.
             Some(Inserted::Repeated(id)) => {
                 let found = self.inner.store.get(&id).await?;
-                Ok(Submitted { job: found.unwrap_or(job::Job { id, ..job }), repeated: true })
+                let job = found.unwrap_or(job::Job { id, ..job });
+                Ok(Submitted { job, repeated: true, policy: None, warnings: Vec::new() })
             }
             Some(Inserted::IdTaken) => Err(SubmitError::IdTaken),
+            Some(Inserted::LeaseLost) => Err(SubmitError::LeaseLost),
             None => Err(SubmitError::Store(jobservice_core::StoreError::Damaged {
                 what: "an insert was answered for fewer jobs than were given".to_owned(),
             })),
         }
-    }
-
-    /// The record of a job.
-    pub async fn get(&self, id: &JobId) -> Result<Option<job::Job>> {
-        self.inner.store.get(id).await
     }
 
     /// Waits until a job is final, at most for `timeout`, and answers with its record as it is then; none if there is no
@@ -193,7 +215,7 @@ impl Controller {
         tokio::pin!(timeout);
         loop {
             let changed = watch.changed();
-            let job = self.inner.store.get(id).await?;
+            let job = self.get(id).await?;
             if job.as_ref().is_none_or(|job| job.state.status.is_final()) {
                 return Ok(job);
             }
@@ -205,9 +227,14 @@ impl Controller {
         }
     }
 
-    /// Stops, cancels or retries a job. Safe to repeat.
+    /// Stops, cancels or retries a job or a policy. Safe to repeat.
     pub async fn control(&self, id: &JobId, command: Command) -> Result<Controlled> {
-        self.inner.store.control(id, self.action(command), self.inner.clock.now()).await
+        let action = match command {
+            // Of a policy it must be known when it goes on.
+            Command::Retry => Action::Retry { next_due: self.next_due_of(id).await? },
+            Command::Stop | Command::Cancel => self.action(command),
+        };
+        self.inner.store.control(id, action, self.inner.clock.now()).await
     }
 
     fn action(&self, command: Command) -> Action {
@@ -218,7 +245,8 @@ impl Controller {
         }
     }
 
-    /// Removes a final job with all that belongs to it, its log too. Safe to repeat.
+    /// Removes a final job with all that belongs to it, its log too; or a policy that has ended, whose executions stay.
+    /// Safe to repeat.
     pub async fn delete(&self, id: &JobId) -> Result<Deleted> {
         let deleted = self.inner.store.delete(id, self.inner.clock.now()).await?;
         if deleted == Deleted::Gone {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jobservice_core::{Clock, PoolId, Store};
 
+use crate::Controller;
 use crate::logger::JobLogs;
 use crate::middleware::Middleware;
 use crate::pool::board::Board;
@@ -23,6 +24,8 @@ pub(crate) struct Env {
     /// How long a job may take to obey a stop, a cancel or its timeout.
     pub(crate) grace: Duration,
     pub(crate) board: Board,
+    /// What launches sub jobs.
+    pub(crate) controller: Controller,
 }
 
 /// The user's values that jobs reach by type.

@@ -60,8 +60,8 @@ pub use jobservice_core as core;
 
 pub use context::Context;
 pub use controller::{
-    Bulk, BulkBounds, BulkDone, CodeOptions, Command, Controller, FieldError, QueueInfo, Submission, SubmitError,
-    Submitted,
+    Bulk, BulkBounds, BulkDone, CodeOptions, Command, Controller, FieldError, Found, Put, PutPolicy, QueueInfo,
+    Submission, SubmitError, Submitted,
 };
 pub use env::PropertySource;
 pub use failure::Failure;
@@ -76,6 +76,8 @@ pub use units::Units;
 
 /// What most users need: `use jobservice::prelude::*;`
 pub mod prelude {
+    pub use jobservice_core::policy::{Misfire, Overlap};
+
     pub use crate::{
         BlockingJob, Context, Failure, Interrupt, Job, Next, Registry, Service, SubmitError, Submitted, Units,
     };

@@ -1,9 +1,11 @@
-//! The sweeps: promote what is due, reap what is overdue, prune what has expired or takes too much room; and the beat of
-//! this node.
+//! The sweeps: promote what is due, fire policies, reap what is overdue, prune what has expired or takes too much room; and
+//! the beat of this node.
 //!
 //! Every node runs them; the store sees to it that each job moves once. A sweep sleeps until the next record of its kind
 //! is due, as far as the store knows, and looks at least every [`SweepTimes`] says: hints may be lost. An error is said
 //! once, tried again with growing pauses, and never ends a sweep.
+
+mod fire;
 
 use std::io;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ const PRUNE_PAUSE_MIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SweepTimes {
     promote: Duration,
+    fire: Duration,
     reap: Duration,
     prune: Duration,
     beat: Duration,
@@ -41,6 +44,7 @@ impl Default for SweepTimes {
     fn default() -> Self {
         SweepTimes {
             promote: Duration::from_secs(1),
+            fire: Duration::from_secs(1),
             reap: Duration::from_secs(1),
             prune: Duration::from_secs(60),
             beat: Duration::from_secs(5),
@@ -103,7 +107,7 @@ impl Maintenance {
                 self.beat(node).await;
             }
         };
-        tokio::join!(self.sweep(Sweep::Promote), self.sweep(Sweep::Reap), self.sweep(Sweep::Prune), beat);
+        tokio::join!(self.sweep(Sweep::Promote), self.fire(), self.sweep(Sweep::Reap), self.sweep(Sweep::Prune), beat);
     }
 
     async fn sweep(&self, sweep: Sweep) {
@@ -207,14 +211,14 @@ impl Trouble {
         self.backoff.reset();
     }
 
-    fn over(&mut self, sweep: Sweep) {
+    fn over(&mut self, sweep: impl std::fmt::Debug) {
         if self.told {
             tracing::info!("{sweep:?} works again");
         }
         self.quiet();
     }
 
-    async fn wait(&mut self, sweep: Sweep, error: &jobservice_core::StoreError) {
+    async fn wait(&mut self, sweep: impl std::fmt::Debug, error: &jobservice_core::StoreError) {
         if self.is_new() {
             tracing::warn!(error = %error, "{sweep:?} failed, trying on");
         }

@@ -81,6 +81,8 @@ pub struct Bench {
     properties: Arc<Properties>,
     middleware: Arc<[Arc<dyn Middleware>]>,
     pool: PoolId,
+    /// What jobs may launch.
+    launched: Registry,
 }
 
 impl Default for Bench {
@@ -109,6 +111,7 @@ impl Bench {
             properties: Arc::default(),
             middleware: Arc::new([]),
             pool: PoolId::incarnation("bench", 1).expect("a valid pool id"),
+            launched: Registry::new(),
         }
     }
 
@@ -118,6 +121,12 @@ impl Bench {
     /// If a job of this bench is running.
     pub fn with<T: Any + Send + Sync>(mut self, state: T) -> Bench {
         Arc::get_mut(&mut self.states).expect("no job is running").insert(state);
+        self
+    }
+
+    /// Lets jobs launch this one ([`crate::Context::launch`]). It does not run by itself.
+    pub fn launches<J: Job>(mut self) -> Bench {
+        self.launched = self.launched.register::<J>();
         self
     }
 
@@ -238,6 +247,7 @@ impl Bench {
             pool: self.pool.clone(),
             grace: limits::GRACE,
             board: Board::new(1),
+            controller: self.controller(self.launched.clone()),
         });
         let entry = registry.entry(&job.spec.name).cloned().expect("it was registered");
         let run = Run::new(job, entry, Arc::clone(&env)).expect("it is Running");

@@ -76,12 +76,12 @@ async fn all_bad_fields_are_told_in_one_answer() {
 }
 
 #[tokio::test]
-async fn periodic_job_is_refused_for_now() {
+async fn periodic_job_must_say_when() {
     let t = bench().await;
 
     let refused = t.service.controller().submit(Submission { kind: Kind::Periodic, ..resize("{}") }).await;
 
-    assert!(refused.unwrap_err().to_string().contains("periodic jobs are not served yet"));
+    assert!(refused.unwrap_err().to_string().contains("metadata.cron_spec: a Periodic job needs to know when"));
     t.end().await;
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
-use jobservice::{Registry, Service};
+use jobservice::{Registry, Service, SubmitError};
 use jobservice_core::{Clock, Store, StoreError, SystemClock};
 use jobservice_sqlite::{Health, Options, SqliteStore};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::backends::Backends;
-use crate::config::{Config, Logger, LoggerKind};
+use crate::config::{Config, ConfigError, Logger, LoggerKind};
 use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
 use crate::properties::CoreProperties;
@@ -83,6 +83,10 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
         .start()
         .await
         .context("cannot start the worker pool")?;
+    if let Err(error) = put_schedules(&service, &config).await {
+        service.shutdown().await;
+        return Err(error);
+    }
     let service = Arc::new(service);
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
@@ -128,6 +132,27 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     ended?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Puts the schedules that the configuration declares. All that is wrong with them is said at once.
+async fn put_schedules(service: &Service, config: &Config) -> Result<()> {
+    let mut problems = Vec::new();
+    for declared in &config.schedules {
+        match service.controller().submit(declared.submission.clone()).await {
+            Ok(submitted) => {
+                let outcome = submitted.policy.map_or("put", |put| put.put.as_str());
+                tracing::info!(schedule.key = declared.key, "schedule {}: {outcome}", declared.key);
+                for warning in submitted.warnings {
+                    tracing::warn!(schedule.key = declared.key, "schedule {}: {warning}", declared.key);
+                }
+            }
+            Err(SubmitError::Store(error)) => {
+                return Err(error).context("cannot put the schedules of the configuration");
+            }
+            Err(error) => problems.extend(declared.problems(&error)),
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ConfigError(problems).into()) }
 }
 
 /// The jobs of the user and those that come with the service.

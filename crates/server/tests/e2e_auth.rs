@@ -7,7 +7,7 @@ mod chaos;
 use std::path::Path;
 
 use chaos::{Result, Service, Setup};
-use jobservice_server::{Role, routes};
+use jobservice_server::{Role, Route, routes};
 use reqwest::{Method, Response};
 use serde_json::Value;
 
@@ -146,7 +146,9 @@ async fn pages_of_other_sites_are_refused_even_with_the_secret() -> Result<()> {
 fn the_table_opens_what_the_contract_says_and_nothing_else() {
     let open: Vec<&str> = routes().iter().filter(|route| route.role.is_none()).map(|route| route.path).collect();
     assert_eq!(open, ["/api/v1/stats", "/api/v1/healthz", "/api/v1/readyz", "/healthz", "/readyz"]);
-    let changing = routes().into_iter().filter(|route| route.method != Method::GET);
+    // A preview changes nothing; its question is too long for a query.
+    let changes = |route: &Route| route.method != Method::GET && !route.path.ends_with("/preview");
+    let changing = routes().into_iter().filter(changes);
     assert!(changing.into_iter().all(|route| route.role == Some(Role::Operator)));
 }
 

@@ -309,9 +309,6 @@ async fn what_is_not_served_yet_or_not_known_is_said_clearly() -> Result<()> {
         anyhow::Ok((answer.status().as_u16(), serde_json::from_str::<Value>(&answer.text().await?)?))
     };
 
-    let (code, periodic) =
-        send(json!({"name": "noop", "metadata": {"kind": "Periodic", "cron_spec": "* * * * * *"}})).await?;
-    assert_eq!((code, &periodic["reason"]), (501, &json!("not_served_yet")));
     let (code, hook) =
         send(json!({"name": "noop", "status_hook": "http://169.254.169.254/", "metadata": {"kind": "Generic"}}))
             .await?;

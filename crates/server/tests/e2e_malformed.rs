@@ -209,7 +209,7 @@ fn values_out_of_range(cases: &mut Cases) {
     let other = |metadata: &str| format!("{{\"job\": {{\"name\": \"noop\", \"metadata\": {metadata}}}}}");
     let unknown = "{\"job\": {\"name\": \"nope\", \"metadata\": {\"kind\": \"Generic\"}}}";
     cases.add(Method::POST, "/api/v1/jobs", unknown, 400, "unknown_name");
-    cases.add(Method::POST, "/api/v1/jobs", other("{\"kind\": \"Periodic\"}"), 501, "not_served_yet");
+    cases.add(Method::POST, "/api/v1/jobs", other("{\"kind\": \"Periodic\"}"), 400, "invalid_request");
     let hook = "{\"job\": {\"name\": \"noop\", \"status_hook\": \"ftp://h\", \"metadata\": {\"kind\": \"Generic\"}}}";
     cases.add(Method::POST, "/api/v1/jobs", hook, 400, "invalid_request");
     cases.add(Method::POST, "/api/v1/jobs/nothing-here/hooks/0", "", 400, "invalid_request");

@@ -181,6 +181,7 @@ impl Session<'_> {
             let mut set =
                 self.conn.prepare_cached("UPDATE executions SET live = ?1 WHERE upstream = ?2 AND job = ?3")?;
             set.execute((live, upstream.as_str(), record.seq))?;
+            self.news.executions |= !live;
         }
         Ok(())
     }

@@ -200,13 +200,13 @@ impl Session<'_> {
         Ok(next.map(|beat_at| beat_at + limits::NODE_FORGOTTEN_AFTER))
     }
 
-    /// The job ids that live executions of a parent have.
-    pub(crate) fn live(&mut self, upstream: &JobId) -> Result<Vec<JobId>, Failure> {
+    /// The ids of executions of a parent that are not final, at most so many.
+    pub(crate) fn live(&mut self, upstream: &JobId, limit: usize) -> Result<Vec<JobId>, Failure> {
         let mut live = self.conn.prepare_cached(
             "SELECT id FROM executions INDEXED BY executions_live CROSS JOIN jobs ON seq = job
-             WHERE executions.upstream = ?1 AND live = 1 ORDER BY id",
+             WHERE executions.upstream = ?1 AND live = 1 ORDER BY job LIMIT ?2",
         )?;
-        let mut rows = live.query([upstream.as_str()])?;
+        let mut rows = live.query((upstream.as_str(), i64::try_from(limit).unwrap_or(i64::MAX)))?;
         let mut ids = Vec::new();
         while let Some(row) = rows.next()? {
             let id = JobId::new(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);

@@ -1,6 +1,6 @@
 //! Jobs come in.
 
-use jobservice_core::job::Status;
+use jobservice_core::job::{LeaseKey, Status};
 use jobservice_core::store::{Bucket, Inserted, NewJob};
 use jobservice_core::{JobId, Time, limits};
 use rusqlite::OptionalExtension;
@@ -18,7 +18,12 @@ impl Session<'_> {
     /// Inserts one job. The order of the looks matters to who repeats a call: first whether this very submission is
     /// known, by its key or by its id, only then whether another job is in its way.
     pub(crate) fn insert(&mut self, new: &NewJob, now: Time) -> Result<Inserted, Failure> {
-        let NewJob { job, idempotency_key } = new;
+        let NewJob { job, idempotency_key, launched_by } = new;
+        if let Some(lease) = launched_by
+            && !self.holds(lease)?
+        {
+            return Ok(Inserted::LeaseLost);
+        }
         let (spec, state) = (&job.spec, &job.state);
         if let Some(key) = idempotency_key
             && let Some(known) = self.submitted_before(spec.name.as_str(), key, now)?
@@ -64,6 +69,14 @@ impl Session<'_> {
             self.news.ready = true;
         }
         Ok(Inserted::Created)
+    }
+
+    /// Whether a run still holds its lease.
+    fn holds(&mut self, lease: &LeaseKey) -> Result<bool, Failure> {
+        let Some(caller) = self.take(&lease.id)? else { return Ok(false) };
+        let holds = caller.job.is_held_by(lease);
+        self.running.keep(caller);
+        Ok(holds)
     }
 
     fn submitted_before(&mut self, name: &str, key: &str, now: Time) -> Result<Option<JobId>, Failure> {

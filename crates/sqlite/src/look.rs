@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jobservice_core::job::{Index, Job, Status};
 use jobservice_core::policy::Policy;
-use jobservice_core::store::{Bucket, Minute, NameAsk, NameOptions, NameStats, PolicyQuery, Waiting};
+use jobservice_core::store::{
+    Bucket, Executions, ExecutionsQuery, Minute, NameAsk, NameOptions, NameStats, PolicyQuery, Waiting,
+};
 use jobservice_core::{JobId, Name, Time, limits, minutes};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -12,6 +14,9 @@ use crate::call::Failure;
 use crate::names::read_options;
 use crate::reads::Reader;
 use crate::{nodes, policy, row};
+
+/// Policies that cannot be read of which the log tells; beyond, the audit does.
+const UNREADABLE_TOLD_MAX: usize = 100;
 
 impl Reader<'_> {
     /// The record of a job.
@@ -126,34 +131,91 @@ impl Reader<'_> {
     }
 
     /// The policies that a query asks for.
-    pub(crate) fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>, Failure> {
-        let PolicyQuery { id, due_by, after, limit } = query;
-        let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+    pub(crate) fn policies(&mut self, query: &PolicyQuery) -> Result<Vec<Policy>, Failure> {
+        let PolicyQuery { id, schedule_key, due_by, after, limit } = query;
         let after = after.as_ref().map_or("", JobId::as_str);
-        let (mut statement, by) = match due_by {
+        let columns = policy::COLUMNS;
+        let sql = if due_by.is_some() {
             // Sorted by hand: those that are due are few, and an order by id would make a walk of all the rest.
-            Some(by) => (
-                self.conn.prepare_cached(&format!(
-                    "SELECT {} FROM (SELECT * FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due <= ?4)
-                     WHERE (?1 IS NULL OR id = ?1) AND id > ?2 ORDER BY id LIMIT ?3",
-                    policy::COLUMNS
-                ))?,
-                by.as_millis(),
-            ),
-            None => (
-                self.conn.prepare_cached(&format!(
-                    "SELECT {} FROM policies WHERE (?1 IS NULL OR id = ?1) AND id > ?2 AND ?4 = 0 ORDER BY id LIMIT ?3",
-                    policy::COLUMNS
-                ))?,
-                0,
-            ),
+            format!(
+                "SELECT {columns} FROM
+                 (SELECT * FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due <= ?4)
+                 WHERE (?1 IS NULL OR id = ?1) AND id > ?2 AND (?3 IS NULL OR schedule_key = ?3) ORDER BY id"
+            )
+        } else {
+            // One statement per question, so that each is answered by its index.
+            let of = match (id, schedule_key) {
+                (Some(_), _) => "id = ?1 AND (?3 IS NULL OR schedule_key = ?3)",
+                (None, Some(_)) => "schedule_key = ?3 AND ?1 IS NULL",
+                (None, None) => "?1 IS NULL AND ?3 IS NULL",
+            };
+            format!("SELECT {columns} FROM policies WHERE {of} AND id > ?2 AND ?4 = 0 ORDER BY id")
         };
-        let mut rows = statement.query((id.as_ref().map(JobId::as_str), after, limit, by))?;
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let by = due_by.map_or(0, Time::as_millis);
+        let id = id.as_ref().map(JobId::as_str);
+        let mut rows = statement.query((id, after, schedule_key.as_deref(), by))?;
         let mut policies = Vec::new();
-        while let Some(row) = rows.next()? {
-            policies.push(policy::read(row)?);
+        while policies.len() < *limit {
+            let Some(row) = rows.next()? else { break };
+            match policy::read(row) {
+                Ok(policy) => policies.push(policy),
+                // It must not hold up the others. Said once: this is asked each second.
+                Err(failure) if due_by.is_some() => {
+                    let id: String = row.get(0)?;
+                    if self.unreadable.len() < UNREADABLE_TOLD_MAX && self.unreadable.insert(id.clone()) {
+                        tracing::error!(policy.id = id, "policy {id} cannot be read and does not fire: {failure:?}");
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(policies)
+    }
+
+    /// When the next active policy is due after this.
+    pub(crate) fn next_due(&self, after: Time) -> Result<Option<Time>, Failure> {
+        let mut next = self.conn.prepare_cached(
+            "SELECT next_due FROM policies INDEXED BY policies_due WHERE active = 1 AND next_due > ?1
+             ORDER BY next_due LIMIT 1",
+        )?;
+        let next: Option<i64> = next.query_row([after.as_millis()], |row| row.get(0)).optional()?;
+        Ok(next.map(Time::from_millis))
+    }
+
+    /// A page of the executions of a parent, with their count.
+    pub(crate) fn executions(&self, query: &ExecutionsQuery) -> Result<Executions, Failure> {
+        let ExecutionsQuery { upstream, live, offset, limit } = query;
+        let of =
+            if *live { "INDEXED BY executions_live WHERE upstream = ?1 AND live = 1" } else { "WHERE upstream = ?1" };
+        let most = limits::EXECUTIONS_COUNTED_MAX;
+        let count = format!("SELECT count(*) FROM (SELECT 1 FROM executions {of} LIMIT {most})");
+        let total: i64 = self.conn.prepare_cached(&count)?.query_row([upstream.as_str()], |row| row.get(0))?;
+        let mut executions = Executions { jobs: Vec::new(), total: usize::try_from(total).unwrap_or(0) };
+        let limit = (*limit).min(limits::LIST_MAX).min(executions.total.saturating_sub(*offset));
+        if limit == 0 {
+            return Ok(executions);
+        }
+        // What is passed over is passed over in the small table, without a look at the jobs.
+        let columns = row::columns();
+        let page = format!(
+            "SELECT {columns} FROM (SELECT job FROM executions {of} ORDER BY job DESC LIMIT ?2 OFFSET ?3)
+             CROSS JOIN jobs ON seq = job ORDER BY job DESC"
+        );
+        let mut page = self.conn.prepare_cached(&page)?;
+        let mut rows = page.query((upstream.as_str(), limit as i64, *offset as i64))?;
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>("status")? != row::SET_ASIDE {
+                executions.jobs.push(row::read(row, None)?.job);
+            }
+        }
+        Ok(executions)
+    }
+
+    /// Which of these jobs have executions.
+    pub(crate) fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>, Failure> {
+        let mut any = self.conn.prepare_cached("SELECT 1 FROM executions WHERE upstream = ?1 LIMIT 1")?;
+        ids.iter().map(|id| Ok(any.exists([id.as_str()])?)).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use jobservice_core::job::Signal;
 use jobservice_core::lifecycle::Event;
-use jobservice_core::policy::{self, Firing, Policy, PolicyEvent, PolicyState, Tick};
+use jobservice_core::policy::{self, Firing, Overlap, Policy, PolicyEvent, PolicyState, Tick};
 use jobservice_core::store::{Action, Controlled, Deleted, Fired, Inserted, NewJob, PolicyPut};
 use jobservice_core::{JobId, Time, limits};
 use rusqlite::{OptionalExtension, Row};
@@ -72,12 +72,14 @@ impl Session<'_> {
             };
             self.write_policy(&Policy { id: id.clone(), spec: policy.spec.clone(), state })?;
             self.news.changed.push(id.clone());
+            self.news.policies = true;
             return Ok(PolicyPut::Updated(id));
         }
         if self.id_is_taken(&policy.id)? {
             return Ok(PolicyPut::IdTaken);
         }
         self.write_policy(policy)?;
+        self.news.policies = true;
         Ok(PolicyPut::Created)
     }
 
@@ -91,7 +93,12 @@ impl Session<'_> {
     /// Fires one tick.
     pub(crate) fn fire(&mut self, id: &JobId, tick: &Tick, executions: &[NewJob], now: Time) -> Result<Fired, Failure> {
         let Some(policy) = self.policy(id)? else { return Ok(Fired::Stale) };
-        let live = self.live(id)?;
+        // Only as many as the rule needs to know: under `allow` there may be any number of them.
+        let live = match policy.spec.overlap {
+            Overlap::Allow => Vec::new(),
+            Overlap::Skip | Overlap::Queue => self.live(id, 1)?,
+            Overlap::Replace => self.live(id, usize::MAX)?,
+        };
         let (state, stops_earlier) = match policy::decide_fire(&policy, tick, live.len(), now) {
             Firing::Wait => return Ok(Fired::Waiting),
             Firing::Stale => return Ok(Fired::Stale),
@@ -140,6 +147,7 @@ impl Session<'_> {
     fn decide_policy(&mut self, policy: Policy, event: &PolicyEvent, now: Time) -> Result<Option<Policy>, Failure> {
         let Some(state) = policy::decide(&policy, event, now) else { return Ok(None) };
         self.news.changed.push(policy.id.clone());
+        self.news.policies |= !matches!(event, PolicyEvent::FireFailed(_));
         self.change_state(policy, state).map(Some)
     }
 
@@ -157,7 +165,7 @@ impl Session<'_> {
         let Some(ended) = self.decide_policy(policy, &PolicyEvent::End(signal), now)? else {
             return Ok(Controlled::Unchanged(status));
         };
-        for execution in self.live(&id)? {
+        for execution in self.live(&id, usize::MAX)? {
             // One that is signalled already refuses, and that is as good.
             self.happen(&execution, &event, now)?;
         }

@@ -4,6 +4,7 @@
 //! has to look at ten thousand rows does not hold up who wants one record. A thread takes all that waits into one short
 //! read transaction: a long one would keep the log from beginning anew.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -30,12 +31,14 @@ const TOGETHER_MAX: usize = 64;
 pub(crate) struct Reader<'c> {
     pub(crate) conn: &'c Connection,
     pub(crate) by_id: Statement<'c>,
+    /// The policies of which the log has told that they cannot be read.
+    pub(crate) unreadable: BTreeSet<String>,
 }
 
 impl<'c> Reader<'c> {
     pub(crate) fn new(conn: &'c Connection) -> rusqlite::Result<Reader<'c>> {
         let by_id = conn.prepare(&format!("SELECT {} FROM jobs WHERE id = ?", row::columns()))?;
-        Ok(Reader { conn, by_id })
+        Ok(Reader { conn, by_id, unreadable: BTreeSet::new() })
     }
 }
 

@@ -77,6 +77,8 @@ impl<'c> Hot<'c> {
 pub(crate) struct News {
     pub(crate) ready: bool,
     pub(crate) events: bool,
+    pub(crate) policies: bool,
+    pub(crate) executions: bool,
     pub(crate) changed: Vec<JobId>,
     pub(crate) signals: Vec<SignalNotice>,
 }
@@ -95,6 +97,12 @@ impl News {
         }
         if std::mem::take(&mut self.events) {
             notices.tell_events();
+        }
+        if std::mem::take(&mut self.policies) {
+            notices.tell_policies();
+        }
+        if std::mem::take(&mut self.executions) {
+            notices.tell_executions();
         }
     }
 

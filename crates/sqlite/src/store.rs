@@ -11,9 +11,9 @@ use jobservice_core::lifecycle::Event;
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{
-    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, Minute,
-    NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use jobservice_core::{JobId, Name, PoolId, StoreError, Time};
 use tokio::sync::{oneshot, watch};
@@ -226,6 +226,10 @@ impl Store for SqliteStore {
         self.records.read("policies", move |reader| reader.policies(&query)).await
     }
 
+    async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        self.records.read("next_due", move |reader| reader.next_due(after)).await
+    }
+
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
         self.write(Class::Upkeep, "take_events", move |session| session.take_events(limit, until, now)).await
     }
@@ -253,6 +257,16 @@ impl Store for SqliteStore {
     async fn list(&self, query: &Query) -> Result<Page> {
         let query = query.clone();
         self.lists.read("list", move |reader| reader.list(&query)).await
+    }
+
+    async fn executions(&self, query: &ExecutionsQuery) -> Result<Executions> {
+        let query = query.clone();
+        self.lists.read("executions", move |reader| reader.executions(&query)).await
+    }
+
+    async fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>> {
+        let ids = ids.to_vec();
+        self.lists.read("have_executions", move |reader| reader.have_executions(&ids)).await
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>> {

@@ -17,7 +17,7 @@ const REACHED_MIN: u64 = 20;
 
 async fn any_sequence_of_calls_is_answered_as_by_the_reference(t: &Bench) {
     let mut reached = Reached::default();
-    for seed in seeds(20, 200) {
+    for seed in seeds(24, 200) {
         let t = t.another().await;
         model::run(&t.store, seed, OPERATIONS, &mut reached).await;
     }

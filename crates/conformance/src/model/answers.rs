@@ -9,7 +9,7 @@ use jobservice_core::store::{
 use super::op::Answer;
 
 /// Every kind of answer that a model run has to meet.
-const KINDS: [&str; 37] = [
+const KINDS: [&str; 38] = [
     "checked in: lost",
     "checked in: noted",
     "control: done",
@@ -31,6 +31,7 @@ const KINDS: [&str; 37] = [
     "insert: created",
     "insert: duplicate",
     "insert: id taken",
+    "insert: lease lost",
     "insert: repeated",
     "put: created",
     "put: id taken",
@@ -128,6 +129,7 @@ fn of_insert(inserted: &Inserted) -> &'static str {
         Inserted::Duplicate(_) => "insert: duplicate",
         Inserted::Repeated(_) => "insert: repeated",
         Inserted::IdTaken => "insert: id taken",
+        Inserted::LeaseLost => "insert: lease lost",
     }
 }
 

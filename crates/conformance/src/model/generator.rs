@@ -356,7 +356,9 @@ impl Generator {
 
     fn policies(&mut self) -> Op {
         let due_by = self.rng.chance(50).then_some(self.now);
-        Op::Policies(PolicyQuery { id: None, due_by, after: self.known_id(), limit: self.rng.between(1, 5) as usize })
+        let schedule_key = self.rng.chance(20).then(|| format!("schedule-{}", self.rng.below(4)).into());
+        let limit = self.rng.between(1, 5) as usize;
+        Op::Policies(PolicyQuery { id: None, schedule_key, due_by, after: self.known_id(), limit })
     }
 
     fn settle(&mut self) -> Option<Op> {

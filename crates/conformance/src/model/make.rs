@@ -1,6 +1,6 @@
 //! Draws what operations are about: jobs, policies and their ticks.
 
-use jobservice_core::job::{Job, Kind, Retention, Spec};
+use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec};
 use jobservice_core::policy::{Misfire, Overlap, Policy, PolicySpec};
 use jobservice_core::store::NewJob;
 use jobservice_core::unique::{Scope, Unique};
@@ -56,7 +56,11 @@ pub(super) fn job(generator: &mut Generator, view: &View) -> NewJob {
     };
     let run_at = rng.chance(30).then(|| now + rng.seconds(0, 60));
     let idempotency_key = rng.chance(25).then(|| format!("submission-{}", rng.below(3)).into());
-    NewJob { job: Job::submitted(id, spec, run_at, now), idempotency_key }
+    // Mostly a run that still holds its lease, sometimes one that lost it.
+    let runs = view.runs();
+    let launched_by = rng.pick(&runs).filter(|_| rng.chance(10)).map(|(_, lease)| lease.clone());
+    let launched_by = launched_by.map(|lease| if rng.chance(20) { LeaseKey { nonce: 0, ..lease } } else { lease });
+    NewJob { job: Job::submitted(id, spec, run_at, now), idempotency_key, launched_by }
 }
 
 fn unique(key: u8, until_start: bool) -> Unique {
@@ -98,6 +102,7 @@ pub(super) fn put_policy(generator: &mut Generator, view: &View) -> Op {
         timeout: None,
         hook: rng.chance(50).then(|| "http://hooks.example/jobs".into()),
         unique: rng.chance(20).then_some(Scope::UntilFinal),
+        unique_key: None,
         tags: Vec::new(),
         retention: Retention::default(),
     };

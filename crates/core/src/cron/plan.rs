@@ -1,5 +1,7 @@
 //! What a policy that is due asks for.
 
+use std::collections::VecDeque;
+
 use crate::cron::Schedule;
 use crate::policy::{Misfire, Policy, Tick};
 use crate::{Time, limits};
@@ -33,6 +35,22 @@ pub fn plan_tick(policy: &Policy, schedule: &Schedule, now: Time) -> Option<Tick
         executions,
         skipped: (ticks - executions) as u64,
     })
+}
+
+/// The times of the executions of a tick that [`plan_tick`] made at `now`: the last of those that it stands for, in order.
+pub fn ticks_of(tick: &Tick, schedule: &Schedule, now: Time) -> Vec<Time> {
+    if tick.executions == 1 && tick.skipped == 0 {
+        return vec![tick.expected_due];
+    }
+    let all = std::iter::successors(Some(tick.expected_due), |last| schedule.first_after(tick.expected_due, *last));
+    let mut last = VecDeque::with_capacity(tick.executions + 1);
+    for at in all.take_while(|at| *at <= now).take(limits::MISFIRE_COUNTED_MAX + 1) {
+        last.push_back(at);
+        if last.len() > tick.executions {
+            last.pop_front();
+        }
+    }
+    last.into()
 }
 
 /// Whether there is a tick that has come, and not so long ago that it counts as missed.

@@ -95,6 +95,7 @@ impl Inner {
             bucket.change(&before, &job.state, now);
             self.news.changed.push(id.clone());
             // A run that ended may have made room below the limit of its name.
+            self.news.executions |= status.is_final() && job.spec.upstream.is_some();
             self.news.ready |= status == Status::Pending
                 || (before.status == Status::Running && self.indexes.ready.contains_key(&job.spec.name));
         }
@@ -130,6 +131,8 @@ impl Inner {
 pub(super) struct News {
     pub(super) ready: bool,
     pub(super) events: bool,
+    pub(super) policies: bool,
+    pub(super) executions: bool,
     pub(super) changed: Vec<JobId>,
     pub(super) signals: Vec<SignalNotice>,
 }
@@ -143,6 +146,12 @@ impl News {
         }
         if self.events {
             notices.tell_events();
+        }
+        if self.policies {
+            notices.tell_policies();
+        }
+        if self.executions {
+            notices.tell_executions();
         }
     }
 }

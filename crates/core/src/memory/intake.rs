@@ -14,7 +14,12 @@ impl Inner {
     /// Inserts one job. The order of the looks matters to who repeats a call: first whether this very submission is
     /// known, by its key or by its id, only then whether another job is in its way.
     pub(super) fn insert(&mut self, new: NewJob, now: Time) -> Inserted {
-        let NewJob { job, idempotency_key } = new;
+        let NewJob { job, idempotency_key, launched_by } = new;
+        if let Some(lease) = launched_by
+            && !self.jobs.get(&lease.id).is_some_and(|caller| caller.is_held_by(&lease))
+        {
+            return Inserted::LeaseLost;
+        }
         let submission = idempotency_key.map(|key: Arc<str>| (job.spec.name.clone(), key));
         if let Some(known) = submission.as_ref().and_then(|submission| self.idempotency.get(submission))
             && known.expires_at > now

@@ -12,7 +12,7 @@ use super::indexes::{Indexes, Place, Timed, range_after};
 use super::inner::Inner;
 use crate::job::{Index, Job, Status};
 use crate::query::Room;
-use crate::store::{Page, Query, Result, StoreError};
+use crate::store::{Executions, ExecutionsQuery, Page, Query, Result, StoreError};
 use crate::{JobId, Name, Time, limits};
 
 /// Between the parts of a cursor: in no id, name or number, and safe in a URL.
@@ -61,6 +61,18 @@ impl Inner {
             page.next = last.map(|job| order.write(job));
         }
         Ok(page)
+    }
+}
+
+impl Inner {
+    /// A page of the executions of a parent.
+    pub(super) fn executions(&self, query: &ExecutionsQuery) -> Executions {
+        let ExecutionsQuery { upstream, live, offset, limit } = query;
+        let all = self.indexes.by_upstream.get(upstream).into_iter().flatten().rev();
+        let all = all.filter_map(|(_, id)| self.jobs.get(id)).filter(|job| !live || !job.state.status.is_final());
+        let counted: Vec<&Job> = all.take(limits::EXECUTIONS_COUNTED_MAX).collect();
+        let jobs = counted.iter().skip(*offset).take((*limit).min(limits::LIST_MAX)).map(|job| (*job).clone());
+        Executions { jobs: jobs.collect(), total: counted.len() }
     }
 }
 

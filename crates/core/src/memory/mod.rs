@@ -32,9 +32,9 @@ use crate::lifecycle::Event;
 use crate::notices::Notices;
 use crate::policy::{Policy, PolicyEvent, Tick};
 use crate::store::{
-    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Extended, Finished, Fired, Inserted, JobEvents, Minute,
-    NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page, PolicyPut, PolicyQuery, Query,
-    Report, Resent, Result, Settled, Store, Swept, Waiting,
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Store, Swept, Waiting,
 };
 use crate::{JobId, Name, PoolId, Time};
 
@@ -154,6 +154,10 @@ impl Store for MemoryStore {
         Ok(self.step(|inner| inner.list_policies(query)))
     }
 
+    async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        Ok(self.step(|inner| inner.next_due(after)))
+    }
+
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
         Ok(self.step(|inner| inner.take_events(limit, until, now)))
     }
@@ -177,6 +181,14 @@ impl Store for MemoryStore {
 
     async fn list(&self, query: &Query) -> Result<Page> {
         self.step(|inner| inner.list(query))
+    }
+
+    async fn executions(&self, query: &ExecutionsQuery) -> Result<Executions> {
+        Ok(self.step(|inner| inner.executions(query)))
+    }
+
+    async fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>> {
+        Ok(self.step(|inner| ids.iter().map(|id| inner.indexes.by_upstream.contains_key(id)).collect()))
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>> {

@@ -23,12 +23,14 @@ impl Inner {
             stored.state = state;
             stored.spec = policy.spec;
             self.news.changed.push(id.clone());
+            self.news.policies = true;
             return PolicyPut::Updated(id);
         }
         if self.jobs.contains_key(&policy.id) || self.policies.contains_key(&policy.id) {
             return PolicyPut::IdTaken;
         }
         self.policies.insert(policy.id.clone(), policy);
+        self.news.policies = true;
         PolicyPut::Created
     }
 
@@ -84,20 +86,28 @@ impl Inner {
         let policy = self.policies.get_mut(id)?;
         policy.state = policy::decide(policy, event, now)?;
         self.news.changed.push(id.clone());
+        self.news.policies |= !matches!(event, PolicyEvent::FireFailed(_));
         Some(policy.status())
     }
 
     /// The policies that a query asks for.
     pub(super) fn list_policies(&self, query: &PolicyQuery) -> Vec<Policy> {
-        let PolicyQuery { id, due_by, after, limit } = query;
+        let PolicyQuery { id, schedule_key, due_by, after, limit } = query;
         let due = |policy: &Policy, by: Time| policy.is_active() && policy.state.next_due.is_some_and(|due| due <= by);
         let all = self.policies.values();
         all.filter(|policy| id.as_ref().is_none_or(|id| *id == policy.id))
+            .filter(|policy| schedule_key.is_none() || policy.spec.schedule_key == *schedule_key)
             .filter(|policy| after.as_ref().is_none_or(|after| policy.id > *after))
             .filter(|policy| due_by.is_none_or(|by| due(policy, by)))
             .take(*limit)
             .cloned()
             .collect()
+    }
+
+    /// When the next policy is due after this.
+    pub(super) fn next_due(&self, after: Time) -> Option<Time> {
+        let active = self.policies.values().filter(|policy| policy.is_active());
+        active.filter_map(|policy| policy.state.next_due).filter(|due| *due > after).min()
     }
 
     /// What is wrong with the policies.

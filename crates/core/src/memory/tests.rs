@@ -226,6 +226,7 @@ async fn submission_repeated_after_its_job_was_deleted_is_told_the_same_id() {
     let new = |of: &str| NewJob {
         job: Job::submitted(id(of), spec("copy"), None, START),
         idempotency_key: Some("order-1".into()),
+        launched_by: None,
     };
     store.insert(vec![new("1")], START).await.unwrap();
     store.control(&id("1"), Action::Stop(GRACE), at(1)).await.unwrap();
@@ -290,6 +291,7 @@ fn policy(overlap: Overlap, scope: Option<Scope>) -> Policy {
         timeout: None,
         hook: None,
         unique: scope,
+        unique_key: None,
         tags: Vec::new(),
         retention: Retention::default(),
     };

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobservice_core::cron::Schedule;
 use jobservice_core::job::{Job, Kind, Retention, Spec};
+use jobservice_core::policy::{Policy, PolicySpec};
 use jobservice_core::store::NewJob;
 use jobservice_core::unique::{self, Unique};
 use jobservice_core::{JobId, Name, Time, limits};
@@ -19,21 +21,31 @@ use crate::retention::RetentionRules;
 /// The latest time that a job may be due: the end of the year 9999. A run_at beyond it is a mistake of units.
 const RUN_AT_MAX: Time = Time::from_seconds(253_402_300_799);
 
+/// What a submission makes.
+pub(super) enum New {
+    /// A job.
+    Job(Box<NewJob>),
+    /// A policy, and what may not be meant as it is written.
+    Policy(Box<Policy>, Vec<String>),
+}
+
 /// What a submission is held against.
 pub(super) struct Rules<'a> {
     pub(super) registry: &'a Registry,
     pub(super) retention: &'a RetentionRules,
     /// Where hooks may go; none if they are off.
     pub(super) hooks: Option<&'a AddressPolicy>,
+    /// What the wall clock shows, which policies follow.
+    pub(super) wall: Time,
 }
 
 /// Makes the record of a submission, or says all that is wrong with it.
-pub(super) fn new_job(submission: Submission, rules: &Rules<'_>, now: Time) -> Result<NewJob, SubmitError> {
-    let Rules { registry, retention, hooks } = *rules;
+pub(super) fn new(submission: Submission, rules: &Rules<'_>, now: Time) -> Result<New, SubmitError> {
+    let Rules { registry, retention, hooks, wall } = *rules;
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
-    bad.check_kind(&submission);
     let run_at = bad.run_at(&submission, now);
+    let schedule = bad.schedule(&submission);
     bad.check_hook(submission.hook.as_deref(), hooks);
     bad.check_limits(&submission);
     let parameters: Arc<str> = match &submission.parameters {
@@ -63,6 +75,27 @@ pub(super) fn new_job(submission: Submission, rules: &Rules<'_>, now: Time) -> R
     };
     let max_fails = submission.max_fails.filter(|max_fails| *max_fails > 0);
     let retention = submission.retention_seconds.map_or_else(|| retention.of(&name), Retention::all);
+    if let Some(schedule) = schedule {
+        let spec = PolicySpec {
+            schedule_key: submission.schedule_key.map(Arc::from),
+            name,
+            parameters,
+            cron: submission.cron.unwrap_or_default().into(),
+            timezone: schedule.timezone().into(),
+            misfire: submission.misfire.unwrap_or_default(),
+            overlap: submission.overlap.unwrap_or_default(),
+            priority: submission.priority.unwrap_or(info.priority),
+            max_fails: max_fails.unwrap_or(info.max_fails),
+            timeout: submission.timeout.or(info.timeout),
+            hook: submission.hook.map(Arc::from),
+            unique: unique.map(|unique| unique.scope),
+            unique_key: submission.unique_key.map(Arc::from),
+            tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
+            retention,
+        };
+        let policy = Policy::submitted(JobId::generate(), spec, schedule.next_after(wall), wall);
+        return Ok(New::Policy(Box::new(policy), schedule.warnings()));
+    }
     let spec = Spec {
         name,
         kind: submission.kind,
@@ -77,10 +110,11 @@ pub(super) fn new_job(submission: Submission, rules: &Rules<'_>, now: Time) -> R
         retention,
         enqueued_at: now,
     };
-    Ok(NewJob {
+    Ok(New::Job(Box::new(NewJob {
         job: Job::submitted(JobId::generate(), spec, run_at, now),
         idempotency_key: submission.idempotency_key.map(Arc::from),
-    })
+        launched_by: None,
+    })))
 }
 
 fn unknown(name: String, registry: &Registry) -> SubmitError {
@@ -116,12 +150,6 @@ impl Bad {
                 self.say(field, error.to_string(), remedy);
                 None
             }
-        }
-    }
-
-    fn check_kind(&mut self, submission: &Submission) {
-        if submission.kind == Kind::Periodic {
-            self.say("metadata.kind", "periodic jobs are not served yet", "use Generic or Scheduled");
         }
     }
 
@@ -171,6 +199,55 @@ impl Bad {
             _ => {}
         }
         run_at.or_else(|| delay.map(|delay| now + delay))
+    }
+
+    /// When the job is due again and again, if it is Periodic.
+    fn schedule(&mut self, submission: &Submission) -> Option<Schedule> {
+        let Submission { cron, timezone, overlap, misfire, schedule_key, .. } = submission;
+        if submission.kind != Kind::Periodic {
+            let given = [
+                ("cron_spec", cron.is_some()),
+                ("timezone", timezone.is_some()),
+                ("overlap", overlap.is_some()),
+                ("misfire", misfire.is_some()),
+                ("schedule_key", schedule_key.is_some()),
+            ];
+            for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+                let remedy = "make its kind Periodic, or leave it out";
+                self.say(&format!("metadata.{field}"), "only a Periodic job has it", remedy);
+            }
+            return None;
+        }
+        for (field, given) in [("schedule_delay", submission.delay.is_some()), ("run_at", submission.run_at.is_some())]
+        {
+            if given {
+                let remedy = "say it with cron_spec, or make its kind Scheduled";
+                self.say(&format!("metadata.{field}"), "a Periodic job runs by its cron_spec", remedy);
+            }
+        }
+        if submission.idempotency_key.is_some() {
+            let remedy = "give a schedule_key: it makes the submission safe to repeat for good";
+            self.say("metadata.idempotency_key", "a Periodic job has none", remedy);
+        }
+        if submission.upstream.is_some() {
+            self.say("upstream", "a job cannot launch a Periodic job as its execution", "submit it beside the job");
+        }
+        self.check_key("metadata.schedule_key", schedule_key.as_deref());
+        let Some(cron) = cron else {
+            let remedy = "give six fields with the seconds first, five without, or @daily, @every 90s, ..";
+            self.say("metadata.cron_spec", "a Periodic job needs to know when", remedy);
+            return None;
+        };
+        match Schedule::parse(cron, timezone.as_deref().unwrap_or_default()) {
+            Ok(schedule) => Some(schedule),
+            Err(error) => {
+                let is_zone = timezone.is_some() && error.field == Some("time zone");
+                let field = if is_zone { "metadata.timezone" } else { "metadata.cron_spec" };
+                let part = error.field.filter(|_| !is_zone).map_or_else(String::new, |part| format!("{part}: "));
+                self.say(field, format!("{part}{}", error.problem), error.remedy);
+                None
+            }
+        }
     }
 
     fn check_limits(&mut self, submission: &Submission) {

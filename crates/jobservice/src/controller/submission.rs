@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jobservice_core::job::{self, Kind};
+use jobservice_core::policy::{Misfire, Overlap, Policy};
 use jobservice_core::unique::Scope;
 use jobservice_core::{JobId, StoreError, Time};
 use serde_json::value::RawValue;
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 pub struct Submission {
     /// Which code runs it.
     pub name: String,
-    /// When: as soon as possible, or later.
+    /// When: as soon as possible, later, or again and again.
     pub kind: Kind,
     /// The input, JSON text kept byte for byte; none is the same as `{}`.
     pub parameters: Option<Box<RawValue>>,
@@ -21,6 +22,16 @@ pub struct Submission {
     pub delay: Option<Duration>,
     /// Run it at this time, instead of after a delay. Only Scheduled jobs.
     pub run_at: Option<Time>,
+    /// When it runs again and again: see [`jobservice_core::cron`]. Only Periodic jobs.
+    pub cron: Option<String>,
+    /// The IANA time zone of the cron text; UTC by default. Only Periodic jobs.
+    pub timezone: Option<String>,
+    /// What becomes of a tick while an earlier execution is not final. Only Periodic jobs.
+    pub overlap: Option<Overlap>,
+    /// What becomes of ticks that were missed. Only Periodic jobs.
+    pub misfire: Option<Misfire>,
+    /// Makes a second submission an update of the first. Only Periodic jobs.
+    pub schedule_key: Option<String>,
     /// Refuse it if another with the same name and parameters (or `unique_key`) waits or runs.
     pub unique: bool,
     /// What makes it the same as another instead of the parameters.
@@ -54,6 +65,11 @@ impl Submission {
             parameters: None,
             delay: None,
             run_at: None,
+            cron: None,
+            timezone: None,
+            overlap: None,
+            misfire: None,
+            schedule_key: None,
             unique: false,
             unique_key: None,
             unique_scope: None,
@@ -76,6 +92,41 @@ pub struct Submitted {
     pub job: job::Job,
     /// Whether it was submitted before with the same idempotency key: this is the record of then, as it is now.
     pub repeated: bool,
+    /// The policy behind a Periodic job, whose record above is only how it looks among jobs.
+    pub policy: Option<PutPolicy>,
+    /// What may not be meant as it was written, each as a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// A policy that was submitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PutPolicy {
+    /// It, as it is now.
+    pub policy: Policy,
+    /// What the submission did to it.
+    pub put: Put,
+}
+
+/// What a submission with a `schedule_key` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// There was no policy with that key: it is new.
+    Created,
+    /// The policy with that key was changed. It keeps its id, and its next due time unless its times changed.
+    Updated,
+    /// The policy with that key is the same already.
+    Unchanged,
+}
+
+impl Put {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Put::Created => "created",
+            Put::Updated => "updated",
+            Put::Unchanged => "unchanged",
+        }
+    }
 }
 
 impl Submitted {
@@ -125,6 +176,20 @@ pub enum SubmitError {
         /// That job.
         holder: JobId,
     },
+    /// A job launches one of its own name, which would launch one of its own name, ...
+    #[error(
+        "a job named {name:?} launches another of its name: allow it with allow_own_name() if that comes to an end"
+    )]
+    Loop {
+        /// Its name.
+        name: String,
+    },
+    /// The run that launches it has lost its lease: the job may run elsewhere, and nothing that this run does counts.
+    #[error("the run that launches it has lost its lease")]
+    LeaseLost,
+    /// An execution beside the ticks is asked of a policy that has ended.
+    #[error("the schedule has ended: retry it first")]
+    PolicyEnded,
     /// Its id belongs to another job already. Cannot happen to generated ids.
     #[error("the id is taken")]
     IdTaken,

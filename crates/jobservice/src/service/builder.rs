@@ -312,6 +312,7 @@ impl ServiceBuilder {
                 pool,
                 grace: self.grace,
                 board: Board::new(self.workers),
+                controller: controller.clone(),
             });
             let settings = Settings { slots: self.workers, prefetch: self.prefetch, registry, fatal: fatal_sender };
             Some(Pool::start(env, settings).map_err(StartError::Threads)?)

@@ -91,8 +91,9 @@ Examples:
   jobservice submit demo -p image=demo:1 -p seconds=2     fields, numbers and true/false as such
   jobservice submit demo -p '{\"image\": \"demo:1\"}' --wait  JSON, and wait for the end
   jobservice submit report -p @input.json --after 90s     from a file (@- from standard input), in 90 seconds
-  jobservice submit demo -p image=demo:1 --idempotency-key build-7   safe to repeat for a day")]
-    Submit(Submit),
+  jobservice submit demo -p image=demo:1 --idempotency-key build-7   safe to repeat for a day
+  jobservice submit demo -p image=demo:1 --cron '0 3 * * *' --timezone Europe/Berlin --schedule-key nightly")]
+    Submit(Box<Submit>),
 
     /// Show a job.
     Get {
@@ -202,6 +203,10 @@ Examples:
     /// Remove final jobs with all that belongs to them.
     Delete(Which),
 
+    /// Look at schedules, pause and run them.
+    #[command(subcommand)]
+    Schedules(Schedules),
+
     /// Check or show the configuration, without starting anything.
     Config {
         #[command(subcommand)]
@@ -249,6 +254,26 @@ pub(crate) struct Submit {
     /// Run it after this long, like 90s, 5m, 2h30m.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) after: Option<Duration>,
+
+    /// Run it again and again: six fields with the seconds first, five without, @daily, @every 90s, ..
+    #[arg(long, value_name = "CRON", conflicts_with_all = ["after", "wait", "idempotency_key"])]
+    pub(crate) cron: Option<String>,
+
+    /// The time zone of --cron, like Europe/Berlin.
+    #[arg(long, value_name = "ZONE", requires = "cron")]
+    pub(crate) timezone: Option<String>,
+
+    /// What becomes of a tick of --cron while an earlier execution is not final: allow, skip, queue, replace.
+    #[arg(long, value_name = "RULE", requires = "cron")]
+    pub(crate) overlap: Option<String>,
+
+    /// What becomes of ticks of --cron that were missed: skip, last, all.
+    #[arg(long, value_name = "RULE", requires = "cron")]
+    pub(crate) misfire: Option<String>,
+
+    /// Makes --cron safe to repeat: the same key changes the schedule of before.
+    #[arg(long, value_name = "KEY", requires = "cron")]
+    pub(crate) schedule_key: Option<String>,
 
     /// Report its status changes to this URL.
     #[arg(long, value_name = "URL")]
@@ -336,6 +361,59 @@ pub(crate) struct List {
     /// Print one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Schedules {
+    /// List them all.
+    List {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Show one.
+    Show {
+        /// Its key, or its id.
+        key: String,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Let them not fire until they are resumed.
+    Pause(Keys),
+
+    /// Let them go on from now.
+    Resume(Keys),
+
+    /// Make one execution of each at once, beside their ticks.
+    Run(Keys),
+
+    /// End them, with the executions that wait or run, and remove them.
+    Delete(Keys),
+
+    /// Show when a cron text would be due.
+    Preview {
+        /// Six fields with the seconds first, five without, @daily, @every 90s, ..
+        cron: String,
+        /// The time zone, like Europe/Berlin.
+        #[arg(long, value_name = "ZONE")]
+        timezone: Option<String>,
+        /// How many times, up to 10.
+        #[arg(long, value_name = "NUMBER")]
+        count: Option<usize>,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// Their keys, or their ids.
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
 }
 
 /// Which jobs something is done to.

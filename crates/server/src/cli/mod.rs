@@ -8,6 +8,7 @@ mod hooks;
 mod parameters;
 pub(crate) mod print;
 mod queues;
+mod schedules;
 
 use std::io;
 use std::process::ExitCode;
@@ -89,7 +90,7 @@ fn failed(error: &anyhow::Error, connection: &Connection) -> ExitCode {
 
 async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Submit(submit) => self::submit(client, submit).await,
+        Command::Submit(submit) => self::submit(client, *submit).await,
         Command::Get { id, json } => {
             let job = client.get(&id).await?;
             if json {
@@ -108,6 +109,7 @@ async fn carry_out(client: &Client, command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Hooks(args) => hooks::run(client, args).await,
+        Command::Schedules(command) => schedules::run(client, command).await,
         Command::Queues { what } => queues::run(client, what.unwrap_or(args::Queues::List { json: false })).await,
         Command::Batch { file, json } => bulk::batch(client, &file, json).await,
         Command::Stats { json } => queues::pools(client, json).await,
@@ -140,6 +142,14 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
         metadata.kind = Kind::Scheduled;
         metadata.schedule_delay = Some(whole_seconds(after));
     }
+    if let Some(cron) = args.cron {
+        metadata.kind = Kind::Periodic;
+        metadata.cron_spec = Some(cron);
+    }
+    metadata.timezone = args.timezone;
+    metadata.overlap = args.overlap;
+    metadata.misfire = args.misfire;
+    metadata.schedule_key = args.schedule_key;
     metadata.unique = args.unique;
     metadata.priority = args.priority;
     metadata.max_fails = args.max_fails;
@@ -151,6 +161,9 @@ async fn submit(client: &Client, args: args::Submit) -> Result<ExitCode> {
     let submitted = client.submit(&submission).await?;
     for warning in &submitted.warnings {
         print::note(&format!("warning: {warning}"));
+    }
+    if let Some(outcome) = &submitted.outcome {
+        print::note(outcome);
     }
     let mut job = submitted.job;
     if let Some(wait) = args.wait {

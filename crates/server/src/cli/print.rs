@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use jobservice_client::{Job, Waiting};
+use jobservice_client::{Job, Schedule, Waiting};
 use jobservice_core::Time;
 
 use crate::duration::show;
@@ -46,8 +46,8 @@ pub(crate) fn note(text: &str) {
     drop(writeln!(io::stderr().lock(), "{}", plain(text)));
 }
 
-/// Prints a job as one line of JSON.
-pub(super) fn json(job: &Job) -> anyhow::Result<()> {
+/// Prints a job, or anything else, as one line of JSON.
+pub(super) fn json(job: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string(job)?)?)
 }
 
@@ -69,6 +69,7 @@ pub(super) fn job(job: &Job) -> io::Result<()> {
     ];
     let mut row = |name, text: Option<String>| rows.extend(text.map(|text| (name, text)));
     row("due", job.run_at.map(at));
+    row("schedule", job.cron_spec.as_ref().map(|cron| schedule_of(cron, job)));
     row("waiting", job.waiting.as_ref().map(waiting));
     row("check-in", job.check_in.clone());
     row("error", job.error.clone());
@@ -79,6 +80,7 @@ pub(super) fn job(job: &Job) -> io::Result<()> {
     row("priority", (job.priority > 0).then(|| job.priority.to_string()));
     row("unique", job.unique.then(|| "yes".to_owned()));
     row("tags", (!job.tags.is_empty()).then(|| job.tags.join(", ")));
+    row("executions", job.executions_total.map(|total| total.to_string()));
     row("hook", job.hook_status.clone());
     row("upstream", job.upstream_job_id.clone());
     row("parameters", job.parameters.as_ref().map(|parameters| parameters.get().to_owned()));
@@ -94,6 +96,13 @@ pub(super) fn job(job: &Job) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn schedule_of(cron: &str, job: &Job) -> String {
+    let zone = job.timezone.as_deref().unwrap_or("UTC");
+    let key = job.schedule_key.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
+    let paused = if job.paused == Some(true) { ", paused" } else { "" };
+    format!("{cron} in {zone}{key}{paused}")
 }
 
 fn waiting(why: &Waiting) -> String {
@@ -125,6 +134,46 @@ pub(super) fn list_row(job: &Job) -> io::Result<()> {
     let updated = Time::from_seconds(job.update_time).to_string();
     let row = format!("{:<36}  {status:<9}  {:<20}  {updated:<24}  {:>7}  {note}", job.id, job.name, job.attempt);
     line(row.trim_end())
+}
+
+/// The head of a list of schedules.
+pub(super) fn schedules_head() -> io::Result<()> {
+    line(&format!("{:<24}  {:<9}  {:<20}  {:<24}  {:>7}  NOTE", "KEY", "STATUS", "NAME", "NEXT", "FIRED"))
+}
+
+/// One schedule of a list.
+pub(super) fn schedules_row(schedule: &Schedule) -> io::Result<()> {
+    let key = plain(schedule.schedule_key.as_ref().unwrap_or(&schedule.id));
+    let status = if schedule.paused { "paused" } else { schedule.status.as_str() };
+    let next = schedule.next_due.map_or_else(|| "-".to_owned(), |due| Time::from_seconds(due).to_string());
+    let note = schedule.error.as_ref().or(schedule.sentence.as_ref()).map(|note| plain(note)).unwrap_or_default();
+    let Schedule { name, fired, .. } = schedule;
+    line(format!("{key:<24}  {status:<9}  {name:<20}  {next:<24}  {fired:>7}  {note}").trim_end())
+}
+
+/// Prints a schedule for people.
+pub(super) fn schedule(schedule: &Schedule) -> io::Result<()> {
+    let at = |seconds: i64| Time::from_seconds(seconds).to_string();
+    let mut rows: Vec<(&str, String)> = vec![
+        ("id", schedule.id.clone()),
+        ("status", if schedule.paused { "paused".to_owned() } else { schedule.status.to_string() }),
+        ("name", schedule.name.clone()),
+        ("schedule", format!("{} in {}", schedule.cron_spec, schedule.timezone)),
+    ];
+    let mut row = |name, text: Option<String>| rows.extend(text.map(|text| (name, text)));
+    row("key", schedule.schedule_key.clone());
+    row("meaning", schedule.sentence.clone());
+    row("next due", schedule.next_due.map(at));
+    row("lag", (schedule.lag_ms > 0).then(|| show(Duration::from_millis(schedule.lag_ms))));
+    row("last fired", schedule.last_fired.map(at));
+    row("fired", Some(format!("{} ({} skipped)", schedule.fired, schedule.skipped)));
+    row("overlap", Some(schedule.overlap.clone()));
+    row("misfire", Some(schedule.misfire.clone()));
+    row("error", schedule.error.clone());
+    for (name, text) in rows {
+        line(&format!("{name:<11} {}", plain(&text)))?;
+    }
+    Ok(())
 }
 
 /// Text of a job without what could steer a terminal.

@@ -76,7 +76,7 @@ impl Effective {
             .iter()
             .map(|(option, value, from)| {
                 let value = match (option.form, value) {
-                    (Form::Integer(..) | Form::Switch | Form::Loggers, value) => value.json(),
+                    (Form::Integer(..) | Form::Switch | Form::Loggers | Form::Schedules, value) => value.json(),
                     (_, Value::Scalar(text)) => text.as_str().into(),
                     (_, value) => value.json(),
                 };

@@ -11,6 +11,7 @@ mod options;
 mod redis_url;
 mod reference;
 mod retention;
+mod schedules;
 mod sections;
 mod yaml;
 
@@ -25,6 +26,7 @@ pub(crate) use loggers::{FileLog, Logger, LoggerKind, Rotation};
 pub(crate) use options::did_you_mean;
 pub(crate) use redis_url::RedisUrl;
 pub(crate) use reference::{DEFAULT_FILE, default_file, page, schema};
+pub(crate) use schedules::Declared;
 
 use effective::Origin;
 use jobservice::RetentionRules;
@@ -74,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) has_demo: bool,
     /// Whether `noop` can be submitted.
     pub(crate) has_noop: bool,
+    /// The periodic jobs that are declared.
+    pub(crate) schedules: Vec<Declared>,
     /// The server that properties are fetched from.
     pub(crate) core_server: Option<String>,
     /// Properties of the file.
@@ -132,7 +136,7 @@ impl fmt::Display for Problem {
 /// All that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration is not valid:{}", lines(.0))]
-pub(crate) struct ConfigError(Vec<Problem>);
+pub(crate) struct ConfigError(pub(crate) Vec<Problem>);
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| text + "\n  " + &problem.to_string())
@@ -153,6 +157,7 @@ struct Reading {
     trees: BTreeMap<&'static str, (Value, String)>,
     loggers: Option<Vec<Logger>>,
     job_loggers: Option<Vec<Logger>>,
+    schedules: Vec<Declared>,
     context: BTreeMap<String, String>,
     service_backends: Vec<String>,
     job_backends: Vec<String>,
@@ -196,7 +201,14 @@ impl Reading {
     fn file(&mut self, path: &Path, text: &str) {
         let file = path.display().to_string();
         match yaml::parse(text) {
-            Ok(node) => self.node(&file, "", &node),
+            Ok(node) => {
+                self.node(&file, "", &node);
+                if !self.schedules.is_empty()
+                    && let Err(error) = schedules::add_parameters(&mut self.schedules, text)
+                {
+                    self.problem(file, "schedules", error, "correct it at that place");
+                }
+            }
             Err(error) => self.problem(file, "", format!("it is not valid YAML: {error}"), "correct it at that place"),
         }
     }
@@ -226,11 +238,12 @@ impl Reading {
 
     fn option(&mut self, option: &'static options::Opt, path: &str, place: String, node: &Node, file: &str) {
         match option.used {
-            Use::Refused => {
-                self.problem(place, path, "it is not served yet by this version", "remove it, or use a newer version");
-            }
             Use::Ignored => self.warnings.push(format!("{place}: {path} has no effect in this version")),
             Use::Served if path == hooks::ALLOW => self.hook_targets(place, node, file),
+            Use::Served if path == "schedules" => {
+                self.trees.insert(option.path, (node.value.clone(), place));
+                self.schedules = self.read_schedules(file, node);
+            }
             Use::Served if path == "loggers" => {
                 self.trees.insert(option.path, (node.value.clone(), place));
                 self.loggers = Some(self.read_loggers(file, path, node));
@@ -410,6 +423,7 @@ impl Reading {
                 core_server,
                 context: self.context,
                 hooks,
+                schedules: self.schedules,
                 warnings: self.warnings,
                 effective,
             })

@@ -12,8 +12,6 @@ pub(super) enum Use {
     Served,
     /// The original or a later version of ours uses it; giving it is no mistake, but it has no effect.
     Ignored,
-    /// Leaving it without effect would mislead: the service does not start.
-    Refused,
 }
 
 /// What may be given.
@@ -37,6 +35,8 @@ pub(super) enum Form {
     Choice(&'static [&'static str]),
     /// A list of loggers.
     Loggers,
+    /// Schedules by key.
+    Schedules,
     /// Keys and values, each a single text.
     Properties,
     /// A secret, which is never shown.
@@ -62,6 +62,7 @@ impl Form {
             Form::Integer(least, most) => format!("give {least} to {most}"),
             Form::Choice(words) => format!("give {}", words.join(" or ")),
             Form::Loggers => "give a list of loggers, each with a name".to_owned(),
+            Form::Schedules => "give keys, each with a name and a cron_spec".to_owned(),
             Form::Properties => "give names and values".to_owned(),
             Form::Secret => {
                 "give whsec_ and base64 of 24 to 64 random bytes: echo whsec_$(head -c 32 /dev/urandom | base64)"
@@ -129,10 +130,6 @@ const fn served(path: &'static str, env: &'static str, flag: &'static str) -> Op
 
 const fn ignored(path: &'static str, env: &'static str) -> Opt {
     Opt::new(path, env, "", Use::Ignored)
-}
-
-const fn refused(path: &'static str, env: &'static str) -> Opt {
-    Opt::new(path, env, "", Use::Refused)
 }
 
 /// The name of the secret's variable. It is in no file on purpose.
@@ -247,6 +244,13 @@ pub(super) const OPTIONS: &[Opt] = &[
         "The server that jobs' properties are fetched from (GET /api/internal/configurations, with the secret). Kept for\n\
          60 s; while it does not answer, the last good answer is used.",
     ),
+    served("schedules", "", "")
+        .form(Form::Schedules)
+        .example("{nightly: {name: demo, parameters: {image: \"demo:1\"}, cron_spec: \"0 30 2 * * *\", timezone: Europe/Berlin}}")
+        .means(
+            "Periodic jobs by key, put at each start: made, changed where they differ, or left alone. Each has a name and a\n\
+             cron_spec, and may have the other metadata of a submission: parameters, timezone, overlap, misfire, ..",
+        ),
     served("context", "", "").form(Form::Properties).example("{email_from: jobs@example.com}").means(
         "Properties that jobs read by name, before the environment and before what `core_server` says.",
     ),
@@ -289,8 +293,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     ignored("max_retrieve_size_mb", ""),
     ignored("metric.*", ""),
     ignored("reaper.*", ""),
-    // Whoever gives these relies on them.
-    refused("schedules.*", ""),
 ];
 
 /// Other names for options, from the original's documentation.
@@ -345,7 +347,7 @@ mod tests {
         assert_eq!(of_path("worker_pool.redis_pool.redis_url").unwrap().env, "JOB_SERVICE_POOL_REDIS_URL");
         assert_eq!(of_path("worker_pool.redis_pool.dial_timeout").unwrap().used, Use::Ignored);
         assert_eq!(of_path("metric.enabled").unwrap().used, Use::Ignored);
-        assert_eq!(of_path("schedules").unwrap().used, Use::Refused);
+        assert_eq!(of_path("schedules").unwrap().used, Use::Served);
         assert!(of_path("worker_pool").is_none() && of_path("prot").is_none());
         assert!(of_path("worker_pool.redis_pool").is_none());
     }

@@ -122,11 +122,6 @@ pub(crate) fn page() -> String {
         OPTIONS.iter().filter(|option| option.used == Use::Ignored).map(|option| code(option.path)).collect();
     text.push_str(&ignored.join(", "));
     text.push_str(". Any other unknown key is an error.\n");
-    let refused: Vec<String> =
-        OPTIONS.iter().filter(|option| option.used == Use::Refused).map(|option| code(option.path)).collect();
-    if !refused.is_empty() {
-        add(&mut text, format!("\nNot served yet, and refused: {}.\n", refused.join(", ")));
-    }
     text
 }
 
@@ -172,6 +167,7 @@ fn takes(form: Form) -> String {
         Form::Integer(least, most) => format!("a whole number, {least} to {most}"),
         Form::Choice(words) => words.join(" or "),
         Form::Loggers => "a list of loggers, see below".to_owned(),
+        Form::Schedules => "schedules by key".to_owned(),
         Form::Properties => "names and values".to_owned(),
         Form::Secret => "`whsec_` and base64".to_owned(),
         Form::Retention => "lengths of time like 3d for success, stopped, error; bytes_max; names".to_owned(),
@@ -183,7 +179,7 @@ fn takes(form: Form) -> String {
 /// A JSON schema (2020-12) of the file.
 pub(crate) fn schema() -> Json {
     let mut root = section("The configuration of jobservice.");
-    for option in OPTIONS.iter().filter(|option| option.used != Use::Refused) {
+    for option in OPTIONS {
         put(&mut root, option.path, &schema_of(option));
     }
     for (alias, path) in ALIASES {
@@ -253,6 +249,7 @@ fn schema_of(option: &Opt) -> Json {
         Form::Integer(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
         Form::Choice(words) => json!({"enum": words}),
         Form::Loggers => logger_settings::schema(option.path == "loggers"),
+        Form::Schedules => super::schedules::schema(),
         Form::Properties => {
             json!({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}})
         }

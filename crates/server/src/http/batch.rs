@@ -81,7 +81,9 @@ fn tell_once(error: &ApiError, told: &mut bool) {
 
 /// The parameters are left out: the caller has them, and ten thousand of them may be 16 MiB.
 fn write(answer: &mut Writer, submitted: &Submitted, warnings: &[String], now: Time) {
-    let beyond = Beyond { without_parameters: true, ..Beyond::default() };
+    let policy = submitted.policy.as_ref();
+    let policy_shown = policy.map(|put| put.policy.clone());
+    let beyond = Beyond { policy: policy_shown, without_parameters: true, ..Beyond::default() };
     answer.open();
     answer.integer("code", 202);
     answer.open_under("job");
@@ -90,9 +92,12 @@ fn write(answer: &mut Writer, submitted: &Submitted, warnings: &[String], now: T
     if submitted.repeated {
         answer.boolean("repeated", true);
     }
-    if !warnings.is_empty() {
+    if let Some(put) = policy {
+        answer.text("outcome", put.put.as_str());
+    }
+    if !(warnings.is_empty() && submitted.warnings.is_empty()) {
         answer.open_array_under("warnings");
-        for warning in warnings {
+        for warning in warnings.iter().chain(&submitted.warnings) {
             answer.element(warning);
         }
         answer.close_array();

@@ -38,6 +38,8 @@ pub enum Reason {
     UnknownPath,
     /// There is no such job.
     UnknownJob,
+    /// There is no such schedule.
+    UnknownSchedule,
     /// The job has no such hook event.
     UnknownEvent,
     /// The path does not know the method.
@@ -54,8 +56,6 @@ pub enum Reason {
     BodyTooLarge,
     /// The action is none of ours.
     UnknownAction,
-    /// The original has it, this version does not serve it yet.
-    NotServedYet,
     /// Too many bytes of requests are under way.
     Busy,
     /// The store did not answer.
@@ -79,6 +79,7 @@ impl Reason {
         Reason::CrossSite,
         Reason::UnknownPath,
         Reason::UnknownJob,
+        Reason::UnknownSchedule,
         Reason::UnknownEvent,
         Reason::MethodNotAllowed,
         Reason::BodyTimeout,
@@ -87,7 +88,6 @@ impl Reason {
         Reason::IdTaken,
         Reason::BodyTooLarge,
         Reason::UnknownAction,
-        Reason::NotServedYet,
         Reason::Busy,
         Reason::StoreUnavailable,
         Reason::StoreFull,
@@ -106,6 +106,7 @@ impl Reason {
             Reason::CrossSite => (StatusCode::FORBIDDEN, "cross_site", "request of another site"),
             Reason::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path", "not found"),
             Reason::UnknownJob => (StatusCode::NOT_FOUND, "unknown_job", "no such job"),
+            Reason::UnknownSchedule => (StatusCode::NOT_FOUND, "unknown_schedule", "no such schedule"),
             Reason::UnknownEvent => (StatusCode::NOT_FOUND, "unknown_event", "no such hook event"),
             Reason::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "method not allowed"),
             Reason::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout", "request timed out"),
@@ -114,7 +115,6 @@ impl Reason {
             Reason::IdTaken => (StatusCode::CONFLICT, "id_taken", "the id is taken"),
             Reason::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "body too large"),
             Reason::UnknownAction => (StatusCode::NOT_IMPLEMENTED, "unknown_action", "unknown action"),
-            Reason::NotServedYet => (StatusCode::NOT_IMPLEMENTED, "not_served_yet", "not served yet"),
             Reason::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "too busy"),
             Reason::StoreUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "store unavailable"),
             Reason::StoreFull => (StatusCode::INSUFFICIENT_STORAGE, "store_full", "store full"),
@@ -186,10 +186,6 @@ impl ApiError {
             Reason::UnknownJob,
             format!("there is no job {id}: it never was, was deleted, or was kept long enough"),
         )
-    }
-
-    pub(crate) fn not_served_yet(field: &str, what: &str) -> ApiError {
-        ApiError::new(Reason::NotServedYet, format!("{field}: {what} not served yet by this version"))
     }
 
     /// Another job holds the key of a unique one.

@@ -2,7 +2,7 @@
 
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
-use jobservice_core::{JobId, Name};
+use jobservice_core::{JobId, Name, limits};
 
 use super::error::{ApiError, Invalid};
 
@@ -19,6 +19,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             .map_err(|_| Invalid::new("path", "it is not UTF-8", "escape the id properly"))?;
         let id = params.iter().find(|(key, _)| *key == "id").map_or("", |(_, id)| id);
         Ok(Id(JobId::new(id)?))
+    }
+}
+
+/// The key of a schedule in a path.
+#[derive(Debug)]
+pub(super) struct Key(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Key, ApiError> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Invalid::new("path", "it is not UTF-8", "escape the key properly"))?;
+        let key = params.iter().find(|(name, _)| *name == "key").map_or("", |(_, key)| key);
+        if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+            let remedy = format!("give 1 to {} bytes", limits::KEY_BYTES_MAX);
+            return Err(Invalid::new("path", "the key is empty or too long", remedy).into());
+        }
+        Ok(Key(key.to_owned()))
     }
 }
 

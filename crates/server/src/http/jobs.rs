@@ -7,8 +7,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::LINK;
 use axum::http::{HeaderValue, Response, StatusCode, Uri};
-use jobservice::Command;
-use jobservice_core::store::{Controlled, Deleted, Query, Waiting};
+use jobservice::{Command, Found};
+use jobservice_core::policy::Policy;
+use jobservice_core::store::{Controlled, Deleted, Executions, ExecutionsQuery, Query, Waiting};
 use jobservice_core::{Job, JobId, Status, Time, limits};
 
 use super::App;
@@ -37,12 +38,16 @@ pub(super) async fn show(
 ) -> Result<Response<Body>, ApiError> {
     let wait = params.read("wait", "a length of time like 30s", |text| crate::duration::parse(text).ok())?;
     params.none_left(&["wait"])?;
-    let job = match wait {
-        Some(wait) => settled(&app, &id, wait.min(WAIT_MAX)).await?,
-        None => app.controller.get(&id).await?,
+    if let Some(wait) = wait {
+        settled(&app, &id, wait.min(WAIT_MAX)).await?;
+    }
+    let found = app.controller.find(&id).await?.ok_or_else(|| ApiError::unknown_job(&id))?;
+    let policy = match &found {
+        Found::Policy(policy) => Some((**policy).clone()),
+        Found::Job(_) => None,
     };
-    let job = job.ok_or_else(|| ApiError::unknown_job(&id))?;
-    let beyond = beyond(&app, &job).await?;
+    let job = found.into_job();
+    let beyond = beyond(&app, &job, policy).await?;
 
     let mut answer = Writer::with_capacity(1024 + job.spec.parameters.len());
     answer.open();
@@ -53,25 +58,31 @@ pub(super) async fn show(
     Ok(json(answer))
 }
 
-/// The job once it is final, or as it is when the time is up, or when the service ends.
-async fn settled(app: &App, id: &JobId, wait: Duration) -> Result<Option<Job>, ApiError> {
+/// Waits until the job is final, the time is up, or the service ends.
+async fn settled(app: &App, id: &JobId, wait: Duration) -> Result<(), ApiError> {
     tokio::select! {
-        job = app.controller.wait_final(id, wait) => Ok(job?),
-        () = app.closing.cancelled() => Ok(app.controller.get(id).await?),
+        job = app.controller.wait_final(id, wait) => job.map(drop)?,
+        () = app.closing.cancelled() => {}
     }
+    Ok(())
 }
 
-async fn beyond(app: &App, job: &Job) -> Result<Beyond, ApiError> {
+async fn beyond(app: &App, job: &Job, policy: Option<Policy>) -> Result<Beyond, ApiError> {
     let waiting: Option<Waiting> = match job.state.status {
-        Status::Pending | Status::Scheduled => app.controller.explain(&job.id).await?,
+        Status::Pending | Status::Scheduled if policy.is_none() => app.controller.explain(&job.id).await?,
         _ => None,
     };
-    let query = Query { upstream: Some(job.id.clone()), limit: EXECUTIONS_SHOWN, ..Query::default() };
-    let page = app.controller.list(&query).await?;
-    let executions: Vec<JobId> = page.jobs.into_iter().map(|job| job.id).collect();
-    // More than are shown are not counted: that would cost as much as there are.
-    let executions_total = page.next.is_none().then_some(executions.len());
-    Ok(Beyond { waiting, executions, executions_total, without_parameters: false })
+    let query = ExecutionsQuery { upstream: job.id.clone(), live: false, offset: 0, limit: EXECUTIONS_SHOWN };
+    let Executions { jobs, total } = app.controller.executions(&query).await?;
+    let executions: Vec<JobId> = jobs.into_iter().map(|job| job.id).collect();
+    Ok(Beyond {
+        waiting,
+        policy,
+        has_executions: total > 0,
+        executions,
+        executions_total: Some(total),
+        without_parameters: false,
+    })
 }
 
 pub(super) async fn list(
@@ -85,25 +96,37 @@ pub(super) async fn list(
     params.none_left(&known)?;
     let page = app.controller.list(&query).await?;
 
-    let mut answer =
-        Writer::with_capacity(2 + page.jobs.iter().map(|job| 512 + job.spec.parameters.len()).sum::<usize>());
+    let mut response = json(array(&app, &page.jobs).await?);
+    if let Some(next) = &page.next {
+        name_next(&mut response, &uri, next)?;
+    }
+    Ok(response)
+}
+
+/// Jobs as an array.
+pub(super) async fn array(app: &App, jobs: &[Job]) -> Result<Writer, ApiError> {
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id.clone()).collect();
+    let have_executions = app.controller.have_executions(&ids).await?;
+    let now = app.controller.clock().now();
+    let mut answer = Writer::with_capacity(2 + jobs.iter().map(|job| 512 + job.spec.parameters.len()).sum::<usize>());
     answer.open_array();
-    for job in &page.jobs {
+    for (job, has_executions) in jobs.iter().zip(have_executions) {
         answer.open();
-        views::job(&mut answer, job, &Beyond::default(), now);
+        views::job(&mut answer, job, &Beyond { has_executions, ..Beyond::default() }, now);
         answer.close();
     }
     answer.close_array();
-    let mut response = json(answer);
-    if let Some(next) = &page.next {
-        let headers = response.headers_mut();
-        let cursor = HeaderValue::from_str(next).map_err(ApiError::internal)?;
-        let link =
-            HeaderValue::from_str(&format!("<{}>; rel=\"next\"", next_page(&uri, next))).map_err(ApiError::internal)?;
-        headers.insert("next-cursor", cursor);
-        headers.insert(LINK, link);
-    }
-    Ok(response)
+    Ok(answer)
+}
+
+/// Tells where the next page begins.
+pub(super) fn name_next(response: &mut Response<Body>, uri: &Uri, next: &str) -> Result<(), ApiError> {
+    let cursor = HeaderValue::from_str(next).map_err(ApiError::internal)?;
+    let link = format!("<{}>; rel=\"next\"", next_page(uri, next));
+    let link = HeaderValue::from_str(&link).map_err(ApiError::internal)?;
+    response.headers_mut().insert("next-cursor", cursor);
+    response.headers_mut().insert(LINK, link);
+    Ok(())
 }
 
 fn query(params: &mut Params, now: Time) -> Result<Query, ApiError> {

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jobservice::{Submission, SubmitError, Submitted};
+use jobservice_core::policy::{Misfire, Overlap};
 use jobservice_core::unique::Scope;
 use jobservice_core::{Kind, Time};
 
@@ -30,15 +31,32 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Payload,
 ) -> Result<Response<Body>, ApiError> {
-    let (submission, warnings) = read(&headers, &body)?;
+    let (submission, warnings) = read(&headers, &body, None)?;
     let capacity = ANSWER_BYTES + submission.parameters.as_ref().map_or(0, |parameters| parameters.get().len());
-    let Submitted { job, repeated, .. } = app.controller.submit(submission).await?;
+    let submitted = app.controller.submit(submission).await?;
+    let repeated = submitted.repeated;
+    let mut response = json(answer(&app, submitted, warnings, capacity));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if repeated {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
 
+/// What was submitted, what became of it, and what may not be meant so.
+pub(super) fn answer(app: &App, submitted: Submitted, mut warnings: Vec<String>, capacity: usize) -> Writer {
+    let Submitted { job, policy, warnings: of_schedule, .. } = submitted;
+    warnings.extend(of_schedule);
+    let (policy, put) = policy.map(|put| (put.policy, put.put)).unzip();
+    let beyond = Beyond { policy, ..Beyond::default() };
     let mut answer = Writer::with_capacity(capacity);
     answer.open();
     answer.open_under("job");
-    views::job(&mut answer, &job, &Beyond::default(), app.controller.clock().now());
+    views::job(&mut answer, &job, &beyond, app.controller.clock().now());
     answer.close();
+    if let Some(put) = put {
+        answer.text("outcome", put.as_str());
+    }
     if !warnings.is_empty() {
         answer.open_array_under("warnings");
         for warning in &warnings {
@@ -47,12 +65,7 @@ pub(super) async fn submit(
         answer.close_array();
     }
     answer.close();
-    let mut response = json(answer);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if repeated {
-        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    }
-    Ok(response)
+    answer
 }
 
 /// A job of a batch: what stands under `job` in the body of a single one may stand alone there, and its metadata may be
@@ -60,19 +73,24 @@ pub(super) async fn submit(
 pub(super) fn read_bare(headers: &HeaderMap, text: &[u8]) -> Result<(Submission, Vec<String>), ApiError> {
     let mut whole = Fields::of_body(text)?;
     if let Some(job) = whole.object("job", "job.")? {
-        return read_job(job, headers, None);
+        return read_job(job, headers, None, None);
     }
     let generic = Fields::of_body(br#"{"kind": "Generic"}"#)?.at("job.metadata.");
-    read_job(whole.at("job."), headers, Some(generic))
+    read_job(whole.at("job."), headers, Some(generic), None)
 }
 
-/// Reads a submission, and what in its metadata is not known.
-fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Submission, Vec<String>), ApiError> {
+/// Reads a submission, and what in its metadata is not known. With a `schedule_key` given from elsewhere it is Periodic
+/// and has that key.
+pub(super) fn read(
+    headers: &HeaderMap,
+    body: &[u8],
+    schedule_key: Option<&str>,
+) -> Result<(Submission, Vec<String>), ApiError> {
     let mut whole = Fields::of_body(body)?;
     let Some(job) = whole.object("job", "job.")? else {
         return Err(Invalid::new("job", "it is missing", "send {\"job\": {\"name\": .., \"metadata\": {..}}}").into());
     };
-    read_job(job, headers, None)
+    read_job(job, headers, None, schedule_key)
 }
 
 /// Reads what stands under `job`; `metadata_default` stands for metadata that is missing.
@@ -80,6 +98,7 @@ fn read_job<'a>(
     mut job: Fields<'a>,
     headers: &HeaderMap,
     metadata_default: Option<Fields<'a>>,
+    schedule_key: Option<&str>,
 ) -> Result<(Submission, Vec<String>), ApiError> {
     let name = job.string("name")?.filter(|name| !name.is_empty());
     let Some(name) = name else {
@@ -91,15 +110,20 @@ fn read_job<'a>(
     let Some(mut metadata) = job.object("metadata", "job.metadata.")?.or(metadata_default) else {
         return Err(Invalid::new("job.metadata", "it is missing", "send at least {\"kind\": \"Generic\"}").into());
     };
-    let mut warnings = when(&mut metadata, &mut submission)?;
+    let mut warnings = when(&mut metadata, &mut submission, schedule_key)?;
     how(&mut metadata, &mut submission, headers)?;
     warnings.extend(metadata.unread().into_iter().map(|field| format!("{field} is not known and was ignored")));
     Ok((submission, warnings))
 }
 
 /// Kind, and when the job is to run. Answers what was given and does not count for that kind.
-fn when(metadata: &mut Fields<'_>, submission: &mut Submission) -> Result<Vec<String>, ApiError> {
+fn when(
+    metadata: &mut Fields<'_>,
+    submission: &mut Submission,
+    schedule_key: Option<&str>,
+) -> Result<Vec<String>, ApiError> {
     let word = metadata.string("kind")?;
+    let word = word.or_else(|| schedule_key.map(|_| Kind::Periodic.as_str().into()));
     let Some(word) = word.filter(|word| !word.is_empty()) else {
         return Err(Invalid::new("job.metadata.kind", "it is missing", "give Generic, Scheduled or Periodic").into());
     };
@@ -116,15 +140,24 @@ fn when(metadata: &mut Fields<'_>, submission: &mut Submission) -> Result<Vec<St
     let delay: Option<u64> = metadata.integer("schedule_delay")?;
     let run_at: Option<i64> = metadata.integer("run_at")?;
     let cron = metadata.string("cron_spec")?.filter(|cron| !cron.is_empty());
-    let of_policies: Vec<&str> = ["timezone", "overlap", "misfire", "schedule_key"]
-        .into_iter()
-        .filter(|name| metadata.raw(name).is_some())
-        .collect();
+    if schedule_key.is_some() && kind != Kind::Periodic {
+        return Err(Invalid::new("job.metadata.kind", "a schedule is Periodic", "leave it out").into());
+    }
 
     // Clients of the original send zero and the empty text for what does not apply.
-    let mut ignored = of_policies;
+    let mut ignored = Vec::new();
     match kind {
-        Kind::Periodic => return Err(ApiError::not_served_yet("job.metadata.kind", "Periodic jobs are")),
+        Kind::Periodic => {
+            if cron.is_none() {
+                let remedy = "give six fields with the seconds first, five without, or @daily, @every 90s, ..";
+                return Err(Invalid::new("job.metadata.cron_spec", "it is missing", remedy).into());
+            }
+            submission.cron = cron.map(Into::into);
+            again(metadata, submission, schedule_key)?;
+            ignored.extend(delay.filter(|delay| *delay > 0).map(|_| "schedule_delay"));
+            ignored.extend(run_at.filter(|at| *at > 0).map(|_| "run_at"));
+            return Ok(without_meaning(metadata, kind, &ignored));
+        }
         Kind::Generic => {
             ignored.extend(delay.filter(|delay| *delay > 0).map(|_| "schedule_delay"));
             ignored.extend(run_at.filter(|at| *at > 0).map(|_| "run_at"));
@@ -144,10 +177,47 @@ fn when(metadata: &mut Fields<'_>, submission: &mut Submission) -> Result<Vec<St
         },
     }
     ignored.extend(cron.map(|_| "cron_spec"));
-    Ok(ignored
-        .into_iter()
-        .map(|field| format!("{} has no meaning for kind {} and was ignored", metadata.name_of(field), kind.as_str()))
-        .collect())
+    let of_policies = ["timezone", "overlap", "misfire", "schedule_key"];
+    ignored.extend(of_policies.into_iter().filter(|name| metadata.raw(name).is_some()));
+    Ok(without_meaning(metadata, kind, &ignored))
+}
+
+fn without_meaning(metadata: &Fields<'_>, kind: Kind, ignored: &[&str]) -> Vec<String> {
+    let kind = kind.as_str();
+    let sentence = |field| format!("{} has no meaning for kind {kind} and was ignored", metadata.name_of(field));
+    ignored.iter().map(|field| sentence(field)).collect()
+}
+
+/// What only a Periodic job says.
+fn again(metadata: &mut Fields<'_>, submission: &mut Submission, schedule_key: Option<&str>) -> Result<(), ApiError> {
+    submission.timezone = metadata.string("timezone")?.filter(|zone| !zone.is_empty()).map(Into::into);
+    submission.overlap = one_of(
+        metadata,
+        "overlap",
+        &[("allow", Overlap::Allow), ("skip", Overlap::Skip), ("queue", Overlap::Queue), ("replace", Overlap::Replace)],
+    )?;
+    let misfires = [("skip", Misfire::Skip), ("last", Misfire::Last), ("all", Misfire::All)];
+    submission.misfire = one_of(metadata, "misfire", &misfires)?;
+    let in_body = metadata.string("schedule_key")?.filter(|key| !key.is_empty());
+    if let (Some(of_path), Some(in_body)) = (schedule_key, &in_body)
+        && of_path != in_body
+    {
+        let problem = "the key in the path is another";
+        return Err(Invalid::new("job.metadata.schedule_key", problem, "leave it out").into());
+    }
+    submission.schedule_key = schedule_key.map(str::to_owned).or_else(|| in_body.map(Into::into));
+    Ok(())
+}
+
+/// Takes a field that is one of a few words.
+fn one_of<T: Copy>(metadata: &mut Fields<'_>, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Invalid> {
+    let Some(found) = metadata.string(name)?.filter(|word| !word.is_empty()) else { return Ok(None) };
+    if let Some((_, meant)) = words.iter().find(|(word, _)| found.eq_ignore_ascii_case(word)) {
+        return Ok(Some(*meant));
+    }
+    let found: String = found.chars().take(40).collect();
+    let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    Err(Invalid::new(metadata.name_of(name), format!("it is {found:?}"), format!("give one of {}", words.join(", "))))
 }
 
 /// Everything else that metadata may say.
@@ -216,6 +286,9 @@ impl From<SubmitError> for ApiError {
                 )
             }
             SubmitError::Duplicate { holder } => ApiError::duplicate(holder),
+            SubmitError::PolicyEnded => {
+                ApiError::new(Reason::IllegalState, "the schedule has ended: retry it first, or put it again")
+            }
             SubmitError::IdTaken => ApiError::new(Reason::IdTaken, "another job has this id; repeat the submission"),
             SubmitError::Store(error) => error.into(),
             other => ApiError::internal(other),
@@ -229,7 +302,7 @@ mod tests {
 
     fn submission(metadata: &str) -> Result<(Submission, Vec<String>), String> {
         let body = format!(r#"{{"job": {{"name": "demo", "parameters": {{"a":1.0}}, "metadata": {metadata}}}}}"#);
-        read(&HeaderMap::new(), body.as_bytes()).map_err(|error| format!("{error:?}"))
+        read(&HeaderMap::new(), body.as_bytes(), None).map_err(|error| format!("{error:?}"))
     }
 
     #[test]
@@ -267,6 +340,27 @@ mod tests {
     }
 
     #[test]
+    fn everything_that_makes_a_schedule_is_read() {
+        let (read, warnings) = submission(
+            r#"{"kind": "Periodic", "cron_spec": "0 0 3 * * *", "timezone": "Europe/Berlin", "overlap": "Queue",
+                "misfire": "all", "schedule_key": "nightly", "schedule_delay": 0}"#,
+        )
+        .unwrap();
+
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!((read.kind, read.cron.as_deref()), (Kind::Periodic, Some("0 0 3 * * *")));
+        assert_eq!((read.timezone.as_deref(), read.schedule_key.as_deref()), (Some("Europe/Berlin"), Some("nightly")));
+        assert_eq!((read.overlap, read.misfire), (Some(Overlap::Queue), Some(Misfire::All)));
+        for bad in [
+            r#"{"kind": "Periodic"}"#,
+            r#"{"kind": "Periodic", "cron_spec": "@daily", "overlap": "maybe"}"#,
+            r#"{"kind": "Periodic", "cron_spec": "@daily", "misfire": 3}"#,
+        ] {
+            assert!(submission(bad).unwrap_err().contains("InvalidRequest"), "{bad}");
+        }
+    }
+
+    #[test]
     fn when_to_run_must_be_said_once() {
         for bad in [
             r#"{"kind": "Scheduled"}"#,
@@ -285,8 +379,8 @@ mod tests {
         let body = br#"{"job": {"name": "demo", "metadata": {"kind": "Generic", "idempotency_key": "a"}}}"#;
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", HeaderValue::from_static("a"));
-        assert_eq!(read(&headers, body).unwrap().0.idempotency_key.as_deref(), Some("a"));
+        assert_eq!(read(&headers, body, None).unwrap().0.idempotency_key.as_deref(), Some("a"));
         headers.insert("idempotency-key", HeaderValue::from_static("b"));
-        assert!(read(&headers, body).is_err());
+        assert!(read(&headers, body, None).is_err());
     }
 }

@@ -4,7 +4,9 @@
 //! update_time and multiple_executions, as in the original, and of ours the numbers attempt, fails and priority, whose
 //! zero is a value. Times are seconds since the epoch, rounded down.
 
+use jobservice_core::cron::Schedule;
 use jobservice_core::job::{Attempt, AttemptOutcome, Job};
+use jobservice_core::policy::{Misfire, Overlap, Policy};
 use jobservice_core::store::{Node, Waiting};
 use jobservice_core::{JobId, Status, Time};
 
@@ -18,6 +20,10 @@ pub(super) const API: &str = "/api/v1";
 pub(super) struct Beyond {
     /// Why it waits.
     pub(super) waiting: Option<Waiting>,
+    /// The policy behind a Periodic job.
+    pub(super) policy: Option<Policy>,
+    /// Whether it has executions.
+    pub(super) has_executions: bool,
     /// The newest of its executions.
     pub(super) executions: Vec<JobId>,
     /// How many executions there are, if that is known.
@@ -33,11 +39,16 @@ pub(super) fn job(json: &mut Writer, job: &Job, beyond: &Beyond, now: Time) {
     json.text("status", state.status.as_str());
     json.text("name", spec.name.as_str());
     json.text("kind", spec.kind.as_str());
-    json.boolean("unique", spec.unique.is_some());
+    let of_policy = beyond.policy.as_ref();
+    let unique = spec.unique.is_some() || of_policy.is_some_and(|policy| policy.spec.unique.is_some());
+    json.boolean("unique", unique);
     json.text("ref_link", &format!("{API}/jobs/{}", job.id));
     json.integer("enqueue_time", spec.enqueued_at.as_seconds());
     json.integer("update_time", state.updated_at.as_seconds());
     time(json, "run_at", state.run_at);
+    if let Some(policy) = of_policy {
+        self::policy(json, policy);
+    }
     if let Some(check_in) = &state.check_in {
         json.text("check_in", &check_in.message);
         json.integer("check_in_at", check_in.at.as_seconds());
@@ -56,7 +67,7 @@ pub(super) fn job(json: &mut Writer, job: &Job, beyond: &Beyond, now: Time) {
     if let Some(total) = beyond.executions_total.filter(|total| *total > 0) {
         json.integer("executions_total", total as i64);
     }
-    json.boolean("multiple_executions", !beyond.executions.is_empty());
+    json.boolean("multiple_executions", beyond.has_executions || !beyond.executions.is_empty());
     if let Some(upstream) = &spec.upstream {
         json.text("upstream_job_id", upstream.as_str());
     }
@@ -95,6 +106,55 @@ pub(super) fn job(json: &mut Writer, job: &Job, beyond: &Beyond, now: Time) {
     if let Some(why) = &beyond.waiting {
         waiting(json, why);
     }
+}
+
+/// What a Periodic job has beside other jobs: its times, and how it went so far.
+fn policy(json: &mut Writer, policy: &Policy) {
+    let (spec, state) = (&policy.spec, &policy.state);
+    json.text("cron_spec", &spec.cron);
+    json.text("timezone", &spec.timezone);
+    json.text(
+        "overlap",
+        match spec.overlap {
+            Overlap::Allow => "allow",
+            Overlap::Skip => "skip",
+            Overlap::Queue => "queue",
+            Overlap::Replace => "replace",
+        },
+    );
+    json.text(
+        "misfire",
+        match spec.misfire {
+            Misfire::Skip => "skip",
+            Misfire::Last => "last",
+            Misfire::All => "all",
+        },
+    );
+    if let Some(key) = &spec.schedule_key {
+        json.text("schedule_key", key);
+    }
+    json.boolean("paused", state.paused);
+    time(json, "last_fired", state.last_fired);
+    json.integer("fired", state.fired as i64);
+    json.integer("skipped", state.skipped as i64);
+}
+
+/// A policy among schedules, into an object that the caller opened.
+pub(super) fn schedule(json: &mut Writer, of: &Policy, now: Time) {
+    json.text("id", of.id.as_str());
+    json.text("name", of.spec.name.as_str());
+    json.text("status", of.status().as_str());
+    policy(json, of);
+    let next_due = of.state.next_due.filter(|_| of.is_active());
+    time(json, "next_due", next_due);
+    json.integer("lag_ms", next_due.map_or(0, |due| i64::try_from(now.since(due).as_millis()).unwrap_or(i64::MAX)));
+    if let Some(error) = &of.state.error {
+        json.text("error", error);
+    }
+    if let Ok(schedule) = Schedule::parse(&of.spec.cron, &of.spec.timezone) {
+        json.text("sentence", &schedule.describe());
+    }
+    json.text("ref_link", &format!("{API}/jobs/{}", of.id));
 }
 
 fn attempt(json: &mut Writer, ended: &Attempt) {
@@ -291,6 +351,8 @@ mod tests {
         }];
         let beyond = Beyond {
             waiting: Some(Waiting::Queued { position: Some(3) }),
+            policy: None,
+            has_executions: true,
             executions: vec![JobId::new("child-01").unwrap()],
             executions_total: Some(1),
             without_parameters: false,

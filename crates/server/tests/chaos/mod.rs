@@ -80,6 +80,14 @@ impl Setup {
         Setup { bin, ..Setup::real(data, workers) }
     }
 
+    /// With this configuration file.
+    pub fn config(mut self, text: &str) -> Setup {
+        let path = self.data.join("config.yml");
+        std::fs::write(&path, text).expect("the data directory can be written");
+        self.config = Some(path);
+        self
+    }
+
     pub fn arg(mut self, arg: impl Into<String>) -> Setup {
         self.args.push(arg.into());
         self

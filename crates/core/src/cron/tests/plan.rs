@@ -19,6 +19,7 @@ fn policy(cron: &str, misfire: Misfire, due: Time) -> Policy {
         timeout: None,
         hook: None,
         unique: None,
+        unique_key: None,
         tags: Vec::new(),
         retention: Retention::default(),
     };
