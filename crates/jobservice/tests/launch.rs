@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use common::{Bench, Stage, stage};
 use jobservice::Submission;
-use jobservice::core::Clock as _;
 use jobservice::core::job::Status;
 use jobservice::core::store::{ExecutionsQuery, Query};
+use jobservice::core::{Clock as _, Store};
 use jobservice::prelude::*;
+use jobservice::testing::MemoryStore;
+use jobservice_conformance::faulty::{Faulty, Rates};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -150,10 +152,16 @@ async fn launching_ones_own_name_is_refused_unless_it_is_allowed() {
 #[tokio::test]
 async fn a_run_that_lost_its_lease_launches_nothing() {
     let (on_stage, mut script) = stage();
-    let bench = Bench::start(|builder| builder.register::<Late>().register::<Part>().with(on_stage)).await;
+    let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new()), Rates::default(), 1));
+    let bench = Bench::on(Arc::clone(&store) as Arc<dyn Store>, Arc::default(), |builder| {
+        builder.register::<Late>().register::<Part>().with(on_stage)
+    })
+    .await;
     let late = bench.service.submit(Late {}).await.unwrap();
     assert_eq!(script.next().await, "began 1");
 
+    // An extend would tell the first run before it could try.
+    store.set_rates_of("extend", Rates { lost: 0, refused: 100, delayed: 0 });
     // Far beyond its lease in one step: it is reaped and runs again, while the first run does not know yet.
     bench.clock.advance(Duration::from_secs(3600));
     bench.store.reap(10, 0, bench.clock.now()).await.unwrap();
@@ -162,6 +170,7 @@ async fn a_run_that_lost_its_lease_launches_nothing() {
     heard.sort();
 
     assert_eq!(heard, ["Err(LeaseLost)", "began 2"]);
+    store.set_rates(Rates::default());
     bench.until_status(late.id(), Status::Success).await;
     let query = Query { upstream: Some(late.id().clone()), limit: 10, ..Query::default() };
     assert_eq!(bench.store.list(&query).await.unwrap().jobs, []);
