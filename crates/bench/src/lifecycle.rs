@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::ensure;
+use jobservice::hooks::{AddressPolicy, HookOptions};
 use jobservice::prelude::*;
 use jobservice_core::job::{Kind, Retention, Spec};
 use jobservice_core::{Name, Time, limits};
@@ -19,7 +20,7 @@ const SUBMITTERS: usize = 64;
 const OPERATIONS: usize = 190;
 
 #[derive(Serialize, Deserialize)]
-struct Noop {
+pub(crate) struct Noop {
     n: usize,
 }
 
@@ -40,6 +41,16 @@ impl Job for Noop {
         }
         Ok(())
     }
+}
+
+/// Whether the service tells status changes to others.
+pub(crate) enum Hooks {
+    /// It does not.
+    Off,
+    /// It would, but no job asks for it.
+    On,
+    /// Each job has this one.
+    OnEachJob(String),
 }
 
 /// What the raw loop and the preload store: the same job as the library submits.
@@ -67,7 +78,7 @@ pub(crate) fn run(directory: &Path, jobs: usize, stored: usize) -> anyhow::Resul
         let path = dir.path().join("jobs.db");
         let limit = raw::run(&dir.path().join("raw.db"), before, jobs, OPERATIONS)?;
         raw::preload(&path, before)?;
-        let ours = through_library(&path, jobs, workers)?;
+        let ours = through_library(&path, jobs, workers, &Hooks::On)?;
         say(format!(
             "{:>9} stored, {workers:>3} workers, {SUBMITTERS} submitters: {:>7}/s; raw loop of {OPERATIONS} operations a \
              transaction: {:>7}/s; ratio {:.2}",
@@ -81,21 +92,34 @@ pub(crate) fn run(directory: &Path, jobs: usize, stored: usize) -> anyhow::Resul
 }
 
 /// Life cycles a second: all are submitted and run; the clock stops when the last has run and the service has stored all.
-fn through_library(path: &Path, jobs: usize, workers: usize) -> anyhow::Result<f64> {
+pub(crate) fn through_library(path: &Path, jobs: usize, workers: usize, hooks: &Hooks) -> anyhow::Result<f64> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let done = Arc::new(Done { count: AtomicUsize::new(0), all: jobs, reached: tokio::sync::Notify::new() });
-        let service = Arc::new(
-            Service::builder().sqlite(path).with(Arc::clone(&done)).workers(workers).register::<Noop>().start().await?,
-        );
+        let builder = Service::builder().sqlite(path).with(Arc::clone(&done)).workers(workers).register::<Noop>();
+        let builder = match hooks {
+            Hooks::Off => builder.hooks(None),
+            Hooks::On => builder,
+            Hooks::OnEachJob(_) => builder.hooks(HookOptions {
+                policy: Arc::new(AddressPolicy::with_loopback()),
+                per_host: 64,
+                ..HookOptions::default()
+            }),
+        };
+        let service = Arc::new(builder.start().await?);
         let started = now();
         let mut submitters = Vec::new();
         for submitter in 0..SUBMITTERS {
             let service = Arc::clone(&service);
+            let hook = if let Hooks::OnEachJob(url) = hooks { Some(url.clone()) } else { None };
             let share = jobs / SUBMITTERS + usize::from(submitter < jobs % SUBMITTERS);
             submitters.push(tokio::spawn(async move {
                 for n in 0..share {
-                    service.submit(Noop { n }).await?;
+                    let submit = service.submit(Noop { n });
+                    match &hook {
+                        Some(hook) => submit.hook(hook.clone()).await?,
+                        None => submit.await?,
+                    };
                 }
                 anyhow::Ok(())
             }));

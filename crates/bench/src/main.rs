@@ -3,6 +3,7 @@
 //! Figures and method stand in `BENCHMARKS.md`. Each part can be run alone: `just bench lifecycle`.
 
 mod cron;
+mod hooks;
 mod latency;
 mod lifecycle;
 mod raw;
@@ -41,6 +42,8 @@ enum Part {
     Lifecycle,
     /// From submit to start on an idle service.
     Latency,
+    /// Life cycles with hooks off, on, and with one on each job.
+    Hooks,
     /// How late the ticks of 10,000 policies are.
     Cron,
     /// Durable single submits a second over REST.
@@ -55,6 +58,9 @@ fn main() -> anyhow::Result<()> {
     let runs = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if runs(Part::Lifecycle) {
         lifecycle::run(&arguments.directory, arguments.jobs, arguments.stored)?;
+    }
+    if runs(Part::Hooks) {
+        hooks::run(&arguments.directory, arguments.jobs)?;
     }
     if runs(Part::Latency) {
         latency::run(&arguments.directory)?;

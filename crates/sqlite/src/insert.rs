@@ -1,5 +1,7 @@
 //! Jobs come in.
 
+use std::sync::atomic::Ordering;
+
 use jobservice_core::job::{LeaseKey, Status};
 use jobservice_core::store::{Bucket, Inserted, NewJob};
 use jobservice_core::{JobId, Time, limits};
@@ -49,6 +51,7 @@ impl Session<'_> {
             add.execute((&**tag, seq))?;
         }
         if let Some(upstream) = &spec.upstream {
+            self.has_executions.store(true, Ordering::Release);
             let mut add =
                 self.conn.prepare_cached("INSERT INTO executions (upstream, job, live) VALUES (?1, ?2, ?3)")?;
             add.execute((upstream.as_str(), seq, !state.status.is_final()))?;

@@ -3,6 +3,9 @@
 //! The verbs of the store are methods of [`Session`] in the modules named after them. All of them change records through
 //! [`Session::happen`] (in `commit`), which asks the rule book.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use jobservice_core::job::Status;
 use jobservice_core::notices::{Notices, SignalNotice};
 use jobservice_core::{JobId, Name, PoolId};
@@ -24,6 +27,8 @@ pub(crate) struct Session<'c> {
     pub(crate) news: News,
     /// Whether there may be policies: without any an insert need not look among them for its id.
     pub(crate) has_policies: bool,
+    /// Whether there may be executions, for who reads.
+    pub(crate) has_executions: Arc<AtomicBool>,
     /// The pools that claimed since the store was opened: their leases are not those of dead processes.
     pub(crate) pools: Vec<PoolId>,
     /// Whether rows were removed, so that there may be free pages.
@@ -112,7 +117,9 @@ impl News {
 }
 
 impl<'c> Session<'c> {
-    pub(crate) fn new(conn: &'c Connection) -> Result<Session<'c>, Failure> {
+    pub(crate) fn new(conn: &'c Connection, has_executions: Arc<AtomicBool>) -> Result<Session<'c>, Failure> {
+        let any: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM executions)", [], |row| row.get(0))?;
+        has_executions.store(any, Ordering::Release);
         let last: Option<i64> = conn.query_row("SELECT max(seq) FROM jobs", [], |row| row.get(0))?;
         let mut session = Session {
             conn,
@@ -122,6 +129,7 @@ impl<'c> Session<'c> {
             asks: Asks::default(),
             news: News::default(),
             has_policies: true,
+            has_executions,
             pools: Vec::new(),
             freed: false,
             next_seq: last.unwrap_or(0) + 1,

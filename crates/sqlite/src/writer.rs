@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Calls,
     pub(crate) notices: Arc<Notices>,
     pub(crate) doctor: Doctor,
+    /// Whether there may be executions: without any nobody need look for them.
+    pub(crate) has_executions: Arc<AtomicBool>,
 }
 
 /// Starts the writer; answers once it is ready for calls.
@@ -126,7 +128,7 @@ fn prepare<'c>(
 ) -> Result<(Session<'c>, Syncer), OpenError> {
     begin_log_anew(conn)?;
     // Reads, and thereby makes the log if there is none.
-    let session = Session::new(conn)?;
+    let session = Session::new(conn, Arc::clone(&shared.has_executions))?;
     // Commits are synced by `sync`, which says why that is as good.
     conn.pragma_update(None, "synchronous", "NORMAL")?;
     let file = File::open(log).map_err(|source| OpenError::Log { path: log.to_owned(), source })?;
