@@ -131,7 +131,18 @@ if [[ ${#markdown[@]} -gt 0 ]]; then
     report "dead link" < <(dead_links "${markdown[@]}")
 fi
 
-# 6. Our own scripts.
+# 6. Tests that the table of requirements names exist. Names of tests have an underscore and no dot.
+if [[ -f docs/original.md ]]; then
+    report "no test has this name" < <(
+        grep -noE '^\| R[0-9]+ .*' docs/original.md | while IFS=: read -r number line; do
+            echo "${line##*" | "}" | grep -oE '`[a-z0-9_]+_[a-z0-9_]+`' | tr -d '`' | while read -r name; do
+                if ! grep -qE "fn $name\b" "${rust[@]}"; then echo "docs/original.md:$number: $name"; fi
+            done
+        done
+    )
+fi
+
+# 7. Our own scripts.
 if [[ ${#scripts[@]} -gt 0 ]]; then
     if command -v shellcheck >/dev/null; then
         shellcheck "${scripts[@]}" || breaches=$((breaches + 1))

@@ -220,11 +220,7 @@ impl Client {
 
     /// Whether the service can do its work now.
     pub async fn is_ready(&self) -> Result<bool> {
-        match self.send(self.request(Method::GET, &["readyz"])).await {
-            Ok(_) => Ok(true),
-            Err(Error::Refused(refused)) if refused.code == 503 => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.readiness().await?.status != "unavailable")
     }
 
     fn request(&self, method: Method, path: &[&str]) -> Request {
@@ -237,6 +233,13 @@ impl Client {
         request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
         *request.timeout_mut() = Some(Duration::from_secs(ANSWER_SECONDS_MAX));
         request
+    }
+
+    /// Reads the body of an answer of whatever status.
+    async fn json_whatever<T: DeserializeOwned>(&self, request: Request) -> Result<T> {
+        let no_answer = |source| Error::NoAnswer { url: self.base.to_string(), source };
+        let answer = self.http.execute(request).await.map_err(no_answer)?;
+        self.read(answer).await
     }
 
     async fn send(&self, request: Request) -> Result<Response> {

@@ -269,12 +269,7 @@ impl Client {
 
     /// Whether the service can do its work, and what is not well.
     pub async fn readiness(&self) -> Result<Readiness> {
-        match self.json(self.request(Method::GET, &["readyz"])).await {
-            // Not ready is an answer too, in a form of its own.
-            Err(Error::Unreadable { problem, .. }) => {
-                Ok(Readiness { status: "unavailable".to_owned(), description: Some(problem), stuck_workers: 0 })
-            }
-            other => other,
-        }
+        // Not ready is an answer too: the same body with another status.
+        self.json_whatever(self.request(Method::GET, &["readyz"])).await
     }
 }

@@ -269,6 +269,9 @@ pub fn upsert(stored: &Policy, spec: &PolicySpec, next_due: Option<Time>, now: T
 pub struct Tick {
     /// The due time it saw: the step happens only if that still stands.
     pub expected_due: Time,
+    /// The version of the policy from which the executions were made: with another they would be made of what was replaced
+    /// meanwhile, and the step does not happen. None: of whatever version.
+    pub version: Option<u64>,
     /// The due time after it.
     pub next_due: Option<Time>,
     /// How many executions it brings along: 1, more under `misfire: all`, 0 if all ticks are to be skipped.
@@ -297,7 +300,8 @@ pub enum Firing {
 
 /// Decides whether `tick` fires, with `live` executions of the policy not final.
 pub fn decide_fire(policy: &Policy, tick: &Tick, live: usize, now: Time) -> Firing {
-    if !policy.is_active() || policy.state.next_due != Some(tick.expected_due) || tick.expected_due > now {
+    let is_seen = tick.version.is_none_or(|version| version == policy.state.version);
+    if !policy.is_active() || !is_seen || policy.state.next_due != Some(tick.expected_due) || tick.expected_due > now {
         return Firing::Stale;
     }
     let mut state = policy.state.clone();

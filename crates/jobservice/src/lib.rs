@@ -82,3 +82,8 @@ pub mod prelude {
         BlockingJob, Context, Failure, Interrupt, Job, Next, Registry, Service, SubmitError, Submitted, Units,
     };
 }
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobservice_core::store::{Node, Result, Swept};
-use jobservice_core::{Clock, Store, Time, limits};
+use jobservice_core::{Clock, JobId, Store, Time, limits};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -138,22 +138,26 @@ impl Maintenance {
             Sweep::Reap => self.store.reap(BATCH, random_u32(), now).await,
             Sweep::Prune => {
                 let mut swept = self.store.prune(limits::PRUNE_MAX, now).await?;
+                self.remove_logs(&swept.removed).await;
                 if !swept.more
                     && let Some(bytes_max) = self.bytes_max
                 {
                     let shrunk = self.store.shrink(bytes_max, limits::PRUNE_MAX, now).await?;
                     swept.more |= shrunk.more;
-                    swept.removed.extend(shrunk.removed);
-                }
-                // Crash here: the logs stay without their jobs until the sweeper of the logs removes them by age.
-                if !swept.removed.is_empty()
-                    && let Err(error) = self.logs.remove(&swept.removed).await
-                {
-                    let jobs = swept.removed.len();
-                    tracing::warn!(jobs, error = %error, "the logs of {jobs} pruned jobs could not be removed");
+                    self.remove_logs(&shrunk.removed).await;
                 }
                 Ok(swept)
             }
+        }
+    }
+
+    /// Crash before this: the logs stay without their jobs until the sweeper of the logs removes them by age.
+    async fn remove_logs(&self, of: &[JobId]) {
+        if !of.is_empty()
+            && let Err(error) = self.logs.remove(of).await
+        {
+            let jobs = of.len();
+            tracing::warn!(jobs, error = %error, "the logs of {jobs} pruned jobs could not be removed");
         }
     }
 

@@ -138,6 +138,17 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
 async fn put_schedules(service: &Service, config: &Config) -> Result<()> {
     let mut problems = Vec::new();
     for declared in &config.schedules {
+        let stored = service.controller().schedule(&declared.key).await?;
+        if let Some(policy) = stored.filter(|policy| policy.state.ended.is_some()) {
+            // Somebody stopped it, and a restart is not how they meant to begin it again.
+            let key = &declared.key;
+            tracing::warn!(
+                schedule.key = key,
+                "schedule {key} was ended and stays so: retry {} begins it again",
+                policy.id
+            );
+            continue;
+        }
         match service.controller().submit(declared.submission.clone()).await {
             Ok(submitted) => {
                 let outcome = submitted.policy.map_or("put", |put| put.put.as_str());

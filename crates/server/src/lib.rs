@@ -126,7 +126,7 @@ impl Server {
         let sources = |file: Option<&Path>| self.sources(&cli, file.or(cli.serve.config.as_deref()));
         let done = match command {
             Some(Command::Config { command }) => cli::config(&command, sources),
-            Some(Command::Doctor { json }) => sources(None).and_then(|sources| tools::doctor(&cli, &sources, json)),
+            Some(Command::Doctor { json }) => tools::doctor(&cli, sources(None), json),
             Some(Command::Backup { file }) => sources(None).and_then(|sources| tools::backup(&sources, &file)),
             Some(Command::Restore { file, force }) => {
                 sources(None).and_then(|sources| tools::restore(&sources, &file, force))

@@ -14,6 +14,10 @@ use crate::commit::Happened;
 use crate::row::{self, Record};
 use crate::session::Session;
 
+/// Minutes that go at once, more than ten thousand names bring in one; small rows, of which that many take some
+/// milliseconds.
+const MINUTES_AT_ONCE: i64 = 10_000;
+
 /// Scheduled jobs whose time has come, earliest first.
 const DUE: &str =
     "SELECT seq FROM jobs INDEXED BY jobs_due WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, id LIMIT ?2";
@@ -102,7 +106,7 @@ impl Session<'_> {
         let mut minutes = self.conn.prepare_cached(
             "DELETE FROM minutes WHERE (minute, name) IN (SELECT minute, name FROM minutes WHERE minute < ?1 LIMIT ?2)",
         )?;
-        minutes.execute((jobservice_core::minutes::oldest_kept(now), limit as i64))?;
+        minutes.execute((jobservice_core::minutes::oldest_kept(now), MINUTES_AT_ONCE))?;
         swept.next_at = next.into_iter().flatten().min();
         Ok(swept)
     }

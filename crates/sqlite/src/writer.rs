@@ -54,11 +54,12 @@ const WORK_MIN: Duration = Duration::from_micros(150);
 /// How long nothing must have come before idle work begins.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How often the log is tried to begin anew at the start, while others read.
-const CHECKPOINT_TRIES: u32 = 3;
 /// The same for giving free pages back: shorter than the second at which the sweeps come, so that a service that has
 /// nothing else to do gets there.
 const VACUUM_AFTER: Duration = Duration::from_millis(200);
+
+/// How often the log is tried to begin anew at the start, while others read.
+const CHECKPOINT_TRIES: u32 = 3;
 
 /// How often a full disk is looked at.
 const FULL_LOOK: Duration = Duration::from_millis(250);

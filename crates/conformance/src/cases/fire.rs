@@ -1,7 +1,7 @@
 //! Ticks: `fire` is one step on any number of nodes.
 
 use jobservice_core::job::{Kind, Signal, Status};
-use jobservice_core::policy::{Overlap, Tick};
+use jobservice_core::policy::{Overlap, PolicyEvent, Tick};
 use jobservice_core::store::{Fired, NewJob, Query};
 use jobservice_core::{JobId, Time};
 
@@ -15,6 +15,7 @@ super::cases! { $ fire:
     tick_fires_once_however_often_it_is_asked_for,
     tick_is_never_early,
     tick_of_a_changed_policy_is_stale,
+    tick_planned_from_another_version_is_stale,
     tick_of_an_unknown_policy_is_stale,
     policy_without_a_further_time_fires_its_last,
     overlap_allow_fires_beside_the_earlier,
@@ -81,6 +82,23 @@ async fn tick_of_a_changed_policy_is_stale(t: &Bench) {
     let fired = t.store.fire(&id, &tick(due, None), vec![execution(t, &id)], t.now()).await.unwrap();
 
     assert_eq!(fired, Fired::Stale);
+}
+
+/// Goal: executions are made of what a policy is, not of what it was when somebody read it.
+async fn tick_planned_from_another_version_is_stale(t: &Bench) {
+    let id = t.policy("copy").put().await;
+    let due = t.now() + seconds(60);
+    t.advance(seconds(60));
+    let seen = get(t, &id).await.state.version;
+    let failed = PolicyEvent::FireFailed("anything that changes it".into());
+    t.store.change_policy(&id, &failed, t.now()).await.unwrap();
+
+    let of = |version| Tick { version: Some(version), ..tick(due, Some(due + seconds(60))) };
+    let stale = t.store.fire(&id, &of(seen), vec![execution(t, &id)], t.now()).await.unwrap();
+    let fired = t.store.fire(&id, &of(seen + 1), vec![execution(t, &id)], t.now()).await.unwrap();
+
+    assert_eq!(stale, Fired::Stale);
+    assert!(matches!(fired, Fired::Fired(_)));
 }
 
 async fn tick_of_an_unknown_policy_is_stale(t: &Bench) {
@@ -269,7 +287,7 @@ async fn unique_execution_that_waits_already_is_skipped(t: &Bench) {
 
 /// A tick that fires one execution.
 pub(super) fn tick(expected_due: Time, next_due: Option<Time>) -> Tick {
-    Tick { expected_due, next_due, executions: 1, skipped: 0 }
+    Tick { expected_due, version: None, next_due, executions: 1, skipped: 0 }
 }
 
 /// An execution of a policy, named "copy", as it would come with a tick now.

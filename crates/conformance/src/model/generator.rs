@@ -379,6 +379,8 @@ impl Generator {
         let (id, seq) = self.taken.get(at).cloned()?;
         // Some that the job never had.
         let seq = if self.rng.chance(20) { seq + 100 } else { seq };
+        // Some of a job that never was.
+        let id = if self.rng.chance(15) { JobId::new("never-was").ok()? } else { id };
         Some(Op::Resend { id, seq })
     }
 
@@ -467,6 +469,7 @@ impl Generator {
     pub(super) fn tick(&mut self, expected_due: Time, executions: &[NewJob]) -> Tick {
         Tick {
             expected_due,
+            version: None,
             next_due: self.rng.chance(90).then(|| self.now + self.rng.seconds(1, 60)),
             executions: executions.len(),
             skipped: if self.rng.chance(70) { 0 } else { self.rng.between(1, 5) },

@@ -31,6 +31,7 @@ pub fn plan_tick(policy: &Policy, schedule: &Schedule, now: Time) -> Option<Tick
     };
     Some(Tick {
         expected_due: due,
+        version: Some(policy.state.version),
         next_due: schedule.first_after(due, now),
         executions,
         skipped: (ticks - executions) as u64,

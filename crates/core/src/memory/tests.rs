@@ -301,7 +301,7 @@ fn policy(overlap: Overlap, scope: Option<Scope>) -> Policy {
 async fn fire(store: &MemoryStore, of: &str, due: u64) -> Fired {
     let spec = with_key(Spec { upstream: Some(id("policy")), ..spec("report") });
     let executions = vec![Job::submitted(id(of), spec, None, at(due)).into()];
-    let tick = Tick { expected_due: at(due), next_due: Some(at(due + 60)), executions: 1, skipped: 0 };
+    let tick = Tick { expected_due: at(due), version: None, next_due: Some(at(due + 60)), executions: 1, skipped: 0 };
     store.fire(&id("policy"), &tick, executions, at(due)).await.unwrap()
 }
 

@@ -159,7 +159,11 @@ impl Bad {
         match policy.map(|policy| policy.check_url(hook)) {
             Some(Ok(_)) => {}
             Some(Err(refused)) => self.say("status_hook", refused.problem, refused.remedy),
-            None => self.say("status_hook", "status hooks are off", "leave it out and ask for the job's status"),
+            None => self.say(
+                "status_hook",
+                "status hooks are off (hooks.enabled)",
+                "leave it out and ask for the job's status",
+            ),
         }
     }
 

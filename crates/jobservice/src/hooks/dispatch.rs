@@ -312,7 +312,8 @@ impl Shared {
                 return ended;
             }
             let answer = match body::compose(&job, &event, self.options.include_parameters) {
-                Ok(body) => self.sender.send(&target, &body::id(&job, &event), body, now).await,
+                // Receivers compare the time of a message with their own clock on the wall.
+                Ok(body) => self.sender.send(&target, &body::id(&job, &event), body, self.clock.wall()).await,
                 Err(error) => Answer::NotTaken(format!("the message cannot be composed: {error}")),
             };
             // Crash here: it is sent again, under the same id.

@@ -88,6 +88,8 @@ impl Maintenance {
 
     /// An error means that the store is ill, and others could not fire either.
     async fn fire_one(&self, schedules: &Schedules, policy: Policy) -> Result<Fate> {
+        // Planning after an outage walks over many ticks: the other sweeps, on the same thread, get their turn in between.
+        tokio::task::yield_now().await;
         let now = self.clock.wall();
         let (tick, executions) = match plan(schedules, &policy, now) {
             Ok(Some(planned)) => planned,

@@ -126,9 +126,11 @@ impl Table {
             && !inner.runs.iter().any(|run| run.lease() == lease)
     }
 
-    /// These are all leases that the store knows beside those that it was told of: others need not be remembered.
-    pub(crate) fn unlisted(&self, unlisted: &[LeaseKey]) {
-        self.inner.lock().abandoned.retain(|lease| unlisted.contains(lease));
+    /// These are all leases that the store knows beside those `listed`, of which it was told: others need not be remembered.
+    /// One that was abandoned meanwhile was still listed.
+    pub(crate) fn unlisted(&self, listed: &[LeaseKey], unlisted: &[LeaseKey]) {
+        let mut inner = self.inner.lock();
+        inner.abandoned.retain(|lease| unlisted.contains(lease) || listed.contains(lease));
     }
 
     // ---- when to look for runs whose time is over ----

@@ -416,7 +416,7 @@ pub(crate) struct Keys {
     pub(crate) keys: Vec<String>,
 }
 
-/// Which jobs something is done to.
+/// The events of a job's hook.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,

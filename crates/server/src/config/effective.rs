@@ -11,7 +11,7 @@ use super::yaml::{self, Node, Value};
 pub(crate) const MASK: &str = "********";
 
 /// A key with one of these words in it is taken for that of a secret.
-const SECRET_WORDS: [&str; 7] = ["password", "passwd", "secret", "token", "credential", "private", "apikey"];
+const SECRET_WORDS: [&str; 8] = ["pass", "pwd", "secret", "token", "credential", "private", "key", "auth"];
 
 /// Where an option that nobody gave gets its value.
 const FROM_DEFAULT: &str = "default";
@@ -108,6 +108,14 @@ fn masked_url(text: &str) -> String {
     match reqwest::Url::parse(text) {
         Ok(mut url) if url.password().is_some() => {
             if url.set_password(Some(MASK)).is_ok() {
+                url.to_string()
+            } else {
+                MASK.to_owned()
+            }
+        }
+        // A name alone is what tokens are given as.
+        Ok(mut url) if !url.username().is_empty() => {
+            if url.set_username(MASK).is_ok() {
                 url.to_string()
             } else {
                 MASK.to_owned()

@@ -166,9 +166,39 @@ struct Reading {
     warnings: Vec<String>,
 }
 
+/// The options that say where the data is.
+const DATA_DIR_OPTION: &str = "data_dir";
+const STORE_PATH_OPTION: &str = "worker_pool.sqlite.path";
+
 impl Config {
     /// Reads the configuration.
     pub(crate) fn read(sources: &Sources) -> Result<Config, ConfigError> {
+        let mut reading = Reading::of(sources);
+        let secrets = reading.secrets(&sources.env);
+        reading.finish(secrets, sources.file.is_some())
+    }
+
+    /// Only where the data is, the data directory and the store's file, whatever is wrong with the rest: who has to look at
+    /// a store, or to put one back, need not mend what only the service needs.
+    pub(crate) fn places(sources: &Sources) -> Result<(PathBuf, PathBuf), ConfigError> {
+        let mut reading = Reading::of(sources);
+        let data_dir = reading.path(DATA_DIR_OPTION);
+        let store_path = reading.path(STORE_PATH_OPTION);
+        let concerns = |problem: &Problem| ["", DATA_DIR_OPTION, STORE_PATH_OPTION].contains(&problem.field.as_str());
+        reading.problems.retain(concerns);
+        match data_dir {
+            Some(data_dir) if reading.problems.is_empty() => {
+                let store_path = store_path.unwrap_or_else(|| data_dir.join("jobs.db"));
+                Ok((data_dir, store_path))
+            }
+            _ => Err(ConfigError(reading.problems)),
+        }
+    }
+}
+
+impl Reading {
+    /// What was given, before anything of it is read.
+    fn of(sources: &Sources) -> Reading {
         let mut reading = Reading {
             service_backends: sources.service_backends.clone(),
             job_backends: sources.job_backends.clone(),
@@ -183,12 +213,9 @@ impl Config {
                 reading.given.insert(option.path, Given { text: text.clone(), place: format!("flag {flag}") });
             }
         }
-        let secrets = reading.secrets(&sources.env);
-        reading.finish(secrets, sources.file.is_some())
+        reading
     }
-}
 
-impl Reading {
     fn problem(&mut self, place: impl Into<String>, field: &str, what: impl Into<String>, remedy: impl Into<String>) {
         self.problems.push(Problem {
             place: place.into(),
@@ -335,8 +362,11 @@ impl Reading {
         };
         let value = read(text.trim());
         if value.is_none() {
+            // Not shown: there may be a password in it.
             let found: String = if option.form == Form::RedisUrl {
                 "no address of a Redis".to_owned()
+            } else if option.form == Form::Url && text.contains('@') {
+                "no URL of a server without user and password".to_owned()
             } else {
                 format!("{:?}", text.chars().take(80).collect::<String>())
             };
@@ -448,9 +478,12 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// The URL of a server. Not with a user or a password: they would be shown where URLs are, and not be sent.
 fn http_url(text: &str) -> Option<String> {
     let url = reqwest::Url::parse(text).ok()?;
-    (matches!(url.scheme(), "http" | "https") && url.has_host()).then(|| text.trim_end_matches('/').to_owned())
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain)
+        .then(|| text.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]

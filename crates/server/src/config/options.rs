@@ -242,7 +242,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         ),
     served("core_server", "CORE_URL", "").form(Form::Url).example("http://core:8080").means(
         "The server that jobs' properties are fetched from (GET /api/internal/configurations, with the secret). Kept for\n\
-         60 s; while it does not answer, the last good answer is used.",
+         60 s; while it does not answer, the last good answer is used. No user or password in it.",
     ),
     served("schedules", "", "")
         .form(Form::Schedules)
@@ -257,7 +257,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     served("hooks.enabled", "JOB_SERVICE_HOOK_ENABLED", "")
         .form(Form::Switch)
         .default("true")
-        .means("Whether status hooks are delivered by this process. Jobs may name one all the same."),
+        .means("Whether status hooks are delivered. If not, jobs that name one are refused."),
     served("hooks.allow", "JOB_SERVICE_HOOK_ALLOW", "").form(Form::Targets).example("[10.0.0.0/8, \"*.internal\"]").means(
         "What hooks may reach besides public addresses: hosts, patterns of hosts, networks. Without a configuration file\n\
          loopback as well. Link-local, multicast and unspecified addresses never.",

@@ -30,7 +30,10 @@ pub(super) fn read(params: &mut Params, now: Time) -> Result<Query, ApiError> {
         name: params.read("name", "a job name", |text| Name::new(text).ok())?,
         tag: params.take("tag").map(Into::into),
         upstream: params.read("upstream", "a job id", |text| JobId::new(text).ok())?,
-        kind: params.read("kind", "Generic, Scheduled or Periodic", Kind::parse)?,
+        // A Periodic job is no job but makes them: it is under /schedules.
+        kind: params.read("kind", "Generic or Scheduled; Periodic ones are at /schedules", |text| {
+            Kind::parse(text).filter(|kind| *kind != Kind::Periodic)
+        })?,
         since: params.read("since", when, |text| time(text, now))?,
         until: params.read("until", when, |text| time(text, now))?,
         text: params.read("q", &text, short)?,

@@ -26,7 +26,7 @@ use super::write::Writer;
 const LIST_DEFAULT: usize = 100;
 
 /// The times that a preview shows unless it is asked for others.
-const PREVIEW_DEFAULT: usize = 5;
+const PREVIEW_DEFAULT: usize = limits::PREVIEW_MAX;
 
 /// In the order of their ids, which is that in which they were first submitted.
 pub(super) async fn list(

@@ -57,6 +57,8 @@ pub(super) fn run(places: &Places, file: &Path) -> Result<()> {
     // The state is that of a moment after this one.
     let expected = inspector.size().map_or(0, |size| size.file - size.free);
     let copy = partial.jobs.clone();
+    create_private(&partial.jobs)?;
+    create_private(&partial.logs)?;
     watched("jobs", &partial.jobs, expected, move || inspector.backup(&copy).map_err(Into::into))?;
     let (logs_path, copy) = (places.logs.clone(), partial.logs.clone());
     let expected = fs::metadata(&places.logs).map_or(0, |metadata| metadata.len());
@@ -70,6 +72,13 @@ pub(super) fn run(places: &Places, file: &Path) -> Result<()> {
     sync_directory(file)?;
     line(&format!("{}: {}", file.display(), show_bytes(bytes)))?;
     Ok(())
+}
+
+/// Makes an empty file that only its owner may read: what jobs were given may be secret, and SQLite would make one that all
+/// may read.
+fn create_private(path: &Path) -> Result<()> {
+    let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// The files that are there while a backup is made, and go whatever becomes of it.

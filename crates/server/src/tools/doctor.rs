@@ -16,6 +16,7 @@ use crate::app::logs_path;
 use crate::cli::Cli;
 use crate::config::{Config, Sources};
 use crate::duration::show;
+use crate::http::{Certificate, chain};
 
 /// A job that waited longer than this is worth a look.
 const PENDING_LONG: Duration = Duration::from_secs(15 * 60);
@@ -33,27 +34,53 @@ const CLOCK_OFF: Duration = Duration::from_secs(5);
 /// How many findings of the audit are shown.
 const SHOWN: usize = 20;
 
-pub(super) fn run(cli: &Cli, sources: &Sources, json: bool) -> Result<ExitCode> {
+pub(super) fn run(cli: &Cli, sources: Result<Sources>, json: bool) -> Result<ExitCode> {
     let mut findings = Findings::default();
-    match Config::read(sources) {
-        Ok(config) => look(cli, &config, &mut findings),
+    let sources = match sources {
+        Ok(sources) => sources,
+        Err(error) => {
+            findings.broken("settings", format!("{error:#}"), "give the file with -c, or none");
+            return findings.tell(json);
+        }
+    };
+    match Config::read(&sources) {
+        Ok(config) => settings(&config, &mut findings),
         Err(error) => {
             findings.broken("settings", error.to_string(), "correct them: the service does not start like this");
         }
     }
+    // What is wrong with the settings need not keep anybody from looking at the store.
+    match Config::places(&sources) {
+        Ok((data_dir, store)) => look(cli, &data_dir, &store, &mut findings),
+        Err(_) => findings.broken("store", "the settings do not say where it is", "correct them, or give --data-dir"),
+    }
     findings.tell(json)
 }
 
-fn look(cli: &Cli, config: &Config, findings: &mut Findings) {
+/// Whether the service would start with them.
+fn settings(config: &Config, findings: &mut Findings) {
+    let mut is_ok = true;
     for warning in &config.warnings {
         findings.warning("settings", warning, "");
+        is_ok = false;
     }
-    if config.warnings.is_empty() {
+    if let Some(Err(error)) = config.https.as_ref().map(Certificate::load) {
+        findings.broken("settings", chain(&error), "correct https_config: the service does not start like this");
+        is_ok = false;
+    }
+    if config.redis.is_some() {
+        findings.broken("settings", "this version cannot serve redis yet", "make worker_pool.backend sqlite");
+        is_ok = false;
+    }
+    if is_ok {
         findings.ok("settings", format!("{} workers, data in {}", config.workers, config.data_dir.display()));
     }
-    surroundings::directory(&config.data_dir, findings);
-    surroundings::disk(&config.store_path, findings);
-    let served = match is_served(&config.store_path) {
+}
+
+fn look(cli: &Cli, data_dir: &Path, store_path: &Path, findings: &mut Findings) {
+    surroundings::directory(data_dir, findings);
+    surroundings::disk(store_path, findings);
+    let served = match is_served(store_path) {
         Ok(served) => served,
         Err(error) => {
             findings.broken(
@@ -64,9 +91,9 @@ fn look(cli: &Cli, config: &Config, findings: &mut Findings) {
             false
         }
     };
-    surroundings::service(cli, &config.data_dir, served, findings);
-    store(&config.store_path, served, findings);
-    job_logs(&logs_path(&config.store_path), findings);
+    surroundings::service(cli, data_dir, served, findings);
+    store(store_path, served, findings);
+    job_logs(&logs_path(store_path), findings);
 }
 
 fn store(path: &Path, served: bool, findings: &mut Findings) {
@@ -102,7 +129,7 @@ fn store(path: &Path, served: bool, findings: &mut Findings) {
             for what in wrong.iter().take(SHOWN) {
                 findings.broken("audit", what, "");
             }
-            let remedy = "report it with `dump`; jobs that are named here may not run as they should";
+            let remedy = "report it with a backup of the store; jobs that are named here may not run as they should";
             findings.broken("audit", format!("{} findings in all", wrong.len()), remedy);
         }
         Err(error) => findings.broken("audit", error.to_string(), "restore a backup if it is damaged"),

@@ -25,7 +25,7 @@ const LOGS: &str = "logs.db";
 const MANIFEST: &str = "manifest.json";
 
 /// Looks through the store and its surroundings.
-pub(crate) fn doctor(cli: &Cli, sources: &Sources, json: bool) -> Result<ExitCode> {
+pub(crate) fn doctor(cli: &Cli, sources: Result<Sources>, json: bool) -> Result<ExitCode> {
     doctor::run(cli, sources, json)
 }
 
@@ -77,9 +77,9 @@ struct Places {
 
 impl Places {
     fn of(sources: &Sources) -> Result<Places> {
-        let config = Config::read(sources)?;
-        let logs = logs_path(&config.store_path);
-        Ok(Places { data_dir: config.data_dir, store: config.store_path, logs })
+        let (data_dir, store) = Config::places(sources)?;
+        let logs = logs_path(&store);
+        Ok(Places { data_dir, store, logs })
     }
 }
 

@@ -107,8 +107,9 @@ fn in_the_way(places: &Places) -> Result<Vec<PathBuf>> {
 }
 
 /// The files that a store and its logs consist of. What else lies beside them (secret, endpoint, lock) stays.
+/// The log before its file: broken off in between, a file is never parted from a log that stays where it was.
 fn data_files(places: &Places) -> Vec<PathBuf> {
-    let of = |path: &Path| [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")];
+    let of = |path: &Path| [beside(path, "-shm"), beside(path, "-wal"), path.to_owned()];
     of(&places.store).into_iter().chain(of(&places.logs)).collect()
 }
 
@@ -185,7 +186,8 @@ fn move_aside(places: &Places) -> Result<()> {
     if there.is_empty() {
         return Ok(());
     }
-    let directory = places.data_dir.join(format!("replaced-{}", SystemClock::new().now().as_seconds()));
+    // Beside the store: a file cannot be moved to another file system.
+    let directory = places.store.with_file_name(format!("replaced-{}", SystemClock::new().now().as_seconds()));
     data_dir::create(&directory)?;
     for path in there {
         let Some(name) = path.file_name() else { continue };
