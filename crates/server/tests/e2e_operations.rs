@@ -177,6 +177,9 @@ async fn jobs_are_found_and_minutes_told() -> Result<()> {
     assert_eq!(found(text("nobody")).await?.len(), 0);
     let generic = ListQuery { kind: Some("generic".to_owned()), ..ListQuery::default() };
     assert_eq!(found(generic).await?, std::slice::from_ref(&plain));
+    // Periodic ones are no jobs: nothing found would read as nothing there.
+    let periodic = found(ListQuery { kind: Some("periodic".to_owned()), ..ListQuery::default() }).await;
+    assert!(periodic.is_err_and(|error| error.to_string().contains("/schedules")));
     assert_eq!(found(ListQuery { since: Some("1h".to_owned()), ..ListQuery::default() }).await?.len(), 4);
     assert_eq!(found(ListQuery { until: Some("1h".to_owned()), ..ListQuery::default() }).await?.len(), 0);
 

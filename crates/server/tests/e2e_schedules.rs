@@ -265,6 +265,15 @@ async fn declared_schedules_are_put_at_start_and_what_is_wrong_is_named() -> Res
     ids.dedup();
     assert_eq!(ids.len(), 1, "each start puts the same schedule");
 
+    // Somebody stops it at night, and a restart is not how they meant to begin it again.
+    let service = Service::start(&Setup::real(data.path(), 2).config(&text("0 4 * * *"))).await?;
+    Client::new(&service.url, &service.secret)?.control(&ids[0], Action::Stop).await?;
+    drop(service);
+    let service = Service::start(&Setup::real(data.path(), 2).config(&text("0 4 * * *"))).await?;
+    let job = Client::new(&service.url, &service.secret)?.get(&ids[0]).await?;
+    assert_eq!(job.status.as_str(), "stopped");
+    drop(service);
+
     let wrong = text("0 3 * * *").replace("demo:1", "other").replace("nightly", "unfit")
         + "  unknown:\n    name: nope\n    cron_spec: \"@daily\"\n";
     let refused = Service::start(&Setup::real(data.path(), 2).config(&wrong)).await;

@@ -287,3 +287,21 @@ fn the_schema_knows_every_option_and_nothing_else() {
         |section: &serde_json::Value| section["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(named(&schema), options::keys_under(""));
 }
+
+/// Goal: who has to look at a store, or to put one back, need not mend what only the service needs.
+#[test]
+fn where_the_data_is_can_be_told_whatever_else_is_wrong() {
+    let (data_dir, store) = Config::places(&file("prot: 1\nbind: 0.0.0.0\ndata_dir: /d\nport: x")).unwrap();
+    assert_eq!((data_dir.as_path(), store.as_path()), (Path::new("/d"), Path::new("/d/jobs.db")));
+
+    let elsewhere = env(file("data_dir: /d"), &[("JOB_SERVICE_POOL_SQLITE_PATH", "/e/a.db")]);
+    assert_eq!(Config::places(&elsewhere).unwrap().1, Path::new("/e/a.db"));
+    assert!(Config::places(&file("data_dir: [")).is_err());
+}
+
+#[test]
+fn a_password_in_a_url_is_refused_and_not_shown() {
+    let all = complaints("core_server: http://u:canary@core");
+    assert!(all.contains("c.yml:1: core_server: it is no URL of a server without user and password"), "{all}");
+    assert!(!all.contains("canary"), "{all}");
+}
