@@ -387,7 +387,7 @@ async fn jobs_with_a_hook_are_refused_where_hooks_are_off() {
     let refused = t.service.submit(Talk {}).hook("https://example.com/").await;
 
     assert!(
-        matches!(&refused, Err(SubmitError::Invalid(bad)) if bad[0].problem == "status hooks are off"),
+        matches!(&refused, Err(SubmitError::Invalid(bad)) if bad[0].problem.starts_with("status hooks are off")),
         "{refused:?}"
     );
     t.end().await;
