@@ -176,7 +176,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     served("worker_pool.sqlite.path", "JOB_SERVICE_POOL_SQLITE_PATH", "")
         .form(Form::Path)
         .example("jobservice-data/jobs.db")
-        .means("The file of the embedded store; job logs stand beside it in logs.db. Without it: jobs.db in the data directory."),
+        .means("The file of the embedded store. Job logs stand beside it, in logs.db beside jobs.db, else under its own name: a-logs.db\n\
+         beside a.db. Without it: jobs.db in the data directory."),
     served("worker_pool.redis_pool.redis_url", "JOB_SERVICE_POOL_REDIS_URL", "")
         .form(Form::RedisUrl)
         .example("localhost:6379")
