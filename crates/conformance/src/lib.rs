@@ -44,6 +44,7 @@ pub mod dump;
 pub mod faulty;
 pub mod model;
 pub mod receiver;
+pub mod redis_server;
 pub mod rng;
 pub mod worker;
 

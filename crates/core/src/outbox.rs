@@ -4,6 +4,7 @@
 //! that people can see what became of it and send it again: the newest [`crate::limits::HOOK_EVENTS_KEPT`] of a job,
 //! for as long as the job itself. Only waiting events have a turn; everything that delivers looks at these alone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::job::Job;
@@ -126,4 +127,151 @@ pub enum Resent {
     NoEvent,
     /// There is no such job.
     NoJob,
+}
+
+/// The events of one job in order, those that wait and those that are kept: what happens to them, for stores that read
+/// and write them as a whole.
+///
+/// Each waiting event has a turn of its own ([`OutboxEntry::next_at`]); that of the first one is the job's. Who takes the
+/// events moves their turns to the end of the hold. An event that joins meanwhile has its turn at once, and gets it as
+/// soon as those before it are settled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobOutbox(VecDeque<OutboxEntry>);
+
+impl JobOutbox {
+    /// The outbox with these entries, which are in order.
+    pub fn new(entries: impl IntoIterator<Item = OutboxEntry>) -> JobOutbox {
+        JobOutbox(entries.into_iter().collect())
+    }
+
+    /// Whether there are no events.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All events, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &OutboxEntry> {
+        self.0.iter()
+    }
+
+    /// The event of this number.
+    pub fn get(&self, seq: u32) -> Option<&OutboxEntry> {
+        self.0.iter().find(|entry| entry.event.seq == seq)
+    }
+
+    /// The events that wait, in order.
+    pub fn waiting(&self) -> impl Iterator<Item = &OutboxEntry> {
+        self.0.iter().filter(|entry| entry.is_waiting())
+    }
+
+    /// When the turn of the job comes; none if nothing waits.
+    pub fn turn(&self) -> Option<Time> {
+        Some(self.waiting().next()?.next_at)
+    }
+
+    /// Whether the receiver wants no more: see [`JobEvents::gone`].
+    pub fn is_gone(&self) -> bool {
+        self.0.iter().any(|entry| entry.delivery == Delivery::Gone)
+    }
+
+    /// Adds an event. A check-in takes the place of one that nobody is sending and that has not failed lately: only the
+    /// newest progress is of interest, and a chatty job must not fill the store while its hook is away.
+    pub fn put(&mut self, id: &JobId, event: HookEvent) {
+        if event.check_in.is_some() {
+            let idle = |entry: &OutboxEntry| entry.resent_at.is_none() && entry.next_at <= event.at;
+            self.0.retain(|entry| !(entry.is_waiting() && entry.event.check_in.is_some() && idle(entry)));
+        }
+        self.0.push_back(OutboxEntry::new(id.clone(), event));
+    }
+
+    /// Gives the waiting events out and holds them until `until`.
+    pub fn take(&mut self, job: Job, until: Time) -> JobEvents {
+        self.hold(until);
+        let tries = self.waiting().next().map_or(0, |entry| entry.tries);
+        let events = self.waiting().map(|entry| entry.event.clone()).collect();
+        JobEvents { job, events, tries, gone: self.is_gone() }
+    }
+
+    /// Notes what became of the delivery of the events up to `seq`.
+    pub fn settle(&mut self, seq: u32, settled: Settled, now: Time) {
+        match settled {
+            Settled::Done => self.end(seq, Delivery::Delivered, None, now),
+            Settled::Gone { error } => self.end(u32::MAX, Delivery::Gone, Some(&error), now),
+            Settled::Retry { at, error } => self.wait(seq, at, Some(error)),
+            Settled::Later { at } => self.wait(seq, at, None),
+        }
+    }
+
+    /// Settles the waiting events up to `seq`, and lets the oldest go of what is kept.
+    fn end(&mut self, seq: u32, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
+        for entry in self.0.iter_mut().filter(|entry| entry.is_waiting() && entry.event.seq <= seq) {
+            entry.end(delivery, error, now);
+        }
+        self.trim();
+    }
+
+    /// Lets all wait until `at`, unless the event that failed is settled already.
+    fn wait(&mut self, seq: u32, at: Time, failure: Option<Arc<str>>) {
+        let first = self.0.iter_mut().find(|entry| entry.is_waiting());
+        let Some(first) = first.filter(|first| first.event.seq <= seq) else { return };
+        if let Some(failure) = failure {
+            first.tries += 1;
+            first.error = Some(failure);
+        }
+        self.hold(at);
+    }
+
+    /// Makes the turn of an event now; answers whether there is such an event.
+    pub fn resend(&mut self, seq: u32, now: Time) -> bool {
+        let Some(entry) = self.0.iter_mut().find(|entry| entry.event.seq == seq) else { return false };
+        if entry.is_waiting() {
+            // In its order: those before it have their turn too.
+            self.hold(now);
+            return true;
+        }
+        entry.delivery = Delivery::Waiting;
+        (entry.tries, entry.error) = (0, None);
+        (entry.next_at, entry.resent_at) = (now, Some(now));
+        // Whoever sends again takes the receiver for willing.
+        for entry in self.0.iter_mut().filter(|entry| entry.delivery == Delivery::Gone) {
+            entry.delivery = Delivery::GivenUp;
+        }
+        true
+    }
+
+    /// Gives one event up, past its deadline.
+    pub fn give_up(&mut self, seq: u32, now: Time) {
+        for entry in self.0.iter_mut().filter(|entry| entry.event.seq == seq) {
+            entry.end(Delivery::GivenUp, None, now);
+        }
+        self.trim();
+    }
+
+    /// Makes waiting events wait until `until`.
+    fn hold(&mut self, until: Time) {
+        for entry in self.0.iter_mut().filter(|entry| entry.is_waiting()) {
+            entry.next_at = until;
+        }
+    }
+
+    /// Lets the oldest settled events go.
+    fn trim(&mut self) {
+        let settled = self.0.iter().filter(|entry| !entry.is_waiting()).count();
+        let mut over = settled.saturating_sub(limits::HOOK_EVENTS_KEPT);
+        self.0.retain(|entry| {
+            let goes = over > 0 && !entry.is_waiting();
+            over -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+impl OutboxEntry {
+    fn end(&mut self, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
+        self.delivery = delivery;
+        self.next_at = now;
+        if let Some(error) = error {
+            self.error = Some(Arc::clone(error));
+        }
+    }
 }

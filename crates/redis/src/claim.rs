@@ -1,0 +1,187 @@
+//! Pools take jobs: `lua/claim.lua` does it, this asks it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jobservice_core::job::Job;
+use jobservice_core::share::{self, Share};
+use jobservice_core::store::{Claim, NameAsk, NameOptions, Result};
+use jobservice_core::{JobId, Name, StoreError, Time};
+use redis::Value;
+
+use crate::link::{self, array, text, unexpected};
+use crate::record::{self, Record};
+use crate::script::CLAIM;
+use crate::store::{RedisStore, Shard};
+use crate::work::hour_and_minute;
+
+/// Names told to a script with each claim. A pool of more looks first which of them have work.
+const NAMES_MAX: usize = 16;
+
+/// An operator's options of a name as they are stored: `paused limit weight`.
+pub(crate) fn write_options(options: &NameOptions) -> String {
+    let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    format!("{} {} {}", u8::from(options.paused), number(options.max_concurrency), number(options.weight))
+}
+
+/// Reads them; no text means that nobody said anything.
+pub(crate) fn read_options(text: &str) -> Result<NameOptions> {
+    if text.is_empty() {
+        return Ok(NameOptions::default());
+    }
+    let fields: Vec<&str> = text.split(' ').collect();
+    let damaged = || StoreError::Damaged { what: format!("{text:?} are no options of a name") };
+    let [paused, limit, weight] = fields.as_slice() else { return Err(damaged()) };
+    let number = |field: &str| match field {
+        "-" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| damaged()),
+    };
+    Ok(NameOptions { paused: *paused == "1", max_concurrency: number(limit)?, weight: number(weight)? })
+}
+
+/// A name as it is asked for.
+struct Asked {
+    name: Name,
+    part: u32,
+    limit: Option<u32>,
+    options: String,
+    open: bool,
+}
+
+impl RedisStore {
+    /// Takes jobs from the shards in turn, until the slots are full.
+    pub(crate) async fn claim_jobs(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
+        let mut jobs: Vec<Job> = Vec::new();
+        if ask.slots == 0 {
+            return Ok(jobs);
+        }
+        let mut suspects = ask.suspects;
+        let count = self.shards.len();
+        for turn in 0..count {
+            let number = (ask.seed as usize).wrapping_add(turn) % count;
+            let Some(shard) = self.shards.get(number) else { continue };
+            let left = ask.slots.saturating_sub(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
+            if left == 0 {
+                break;
+            }
+            let ask = Claim { slots: left, suspects, ..ask.clone() };
+            let taken = self.claim_from(shard, number, &ask, now).await?;
+            suspects &= taken.iter().all(|job| job.state.crashes == 0);
+            jobs.extend(taken);
+        }
+        Ok(jobs)
+    }
+
+    async fn claim_from(&self, shard: &Shard, number: usize, ask: &Claim, now: Time) -> Result<Vec<Job>> {
+        let mut names: Vec<&NameAsk> =
+            ask.names.iter().filter(|asked| self.shard_number(&asked.name) == number).collect();
+        if names.len() > NAMES_MAX {
+            let work = self.names_with_work(shard).await?;
+            names.retain(|asked| work.contains(&asked.name));
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Options change rarely: twice during one claim is once in a lifetime, and then the next claim finds more.
+        for _ in 0..3 {
+            let asked = self.plan(&ask.names, &names, ask)?;
+            let answer = shard.link.run(&CLAIM, &call(shard, &asked, ask, now), "claim").await?;
+            match array(&answer)? {
+                [what, jobs, broken] if text(what)? == Some("jobs") => {
+                    for id in array(broken)? {
+                        let id = text(id)?.unwrap_or_default();
+                        tracing::error!(job = id, "the record of a job cannot be read: it is set aside, see `jobservice doctor`");
+                    }
+                    return self.taken(array(jobs)?);
+                }
+                [what, known] if text(what)? == Some("options") => {
+                    let mut options = self.options.lock();
+                    for (asked, known) in asked.iter().zip(array(known)?) {
+                        options.insert(asked.name.clone(), text(known)?.unwrap_or_default().to_owned());
+                    }
+                }
+                _ => return Err(unexpected("claim", &answer)),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The names in the order to visit them, with what is known of them.
+    fn plan(&self, all: &Arc<[NameAsk]>, names: &[&NameAsk], ask: &Claim) -> Result<Vec<Asked>> {
+        let known = self.options.lock();
+        let options = |name: &Name| -> Result<(String, NameOptions)> {
+            let text = known.get(name).cloned().unwrap_or_default();
+            let options = read_options(&text)?;
+            Ok((text, options))
+        };
+        let mut weight_total = 0;
+        for asked in &**all {
+            weight_total += u64::from(options(&asked.name)?.1.weight.unwrap_or(asked.weight));
+        }
+        let mut by_name = BTreeMap::new();
+        let mut shares = Vec::with_capacity(names.len());
+        for asked in names {
+            let (text, options) = options(&asked.name)?;
+            shares.push(Share { name: asked.name.clone(), weight: options.weight.unwrap_or(asked.weight) });
+            let limit = options.max_concurrency.or(asked.max_concurrency);
+            by_name.insert(asked.name.clone(), (text, limit, !options.paused && limit != Some(0)));
+        }
+        let plan = share::plan(shares, weight_total, ask.slots, ask.seed).into_iter();
+        Ok(plan
+            .filter_map(|(name, part)| {
+                let (options, limit, open) = by_name.remove(&name)?;
+                Some(Asked { name, part, limit, options, open })
+            })
+            .collect())
+    }
+
+    async fn names_with_work(&self, shard: &Shard) -> Result<Vec<Name>> {
+        let mut get = redis::cmd("SMEMBERS");
+        get.arg(shard.keys.work());
+        let answer = shard.link.send(&get, "claim").await?;
+        let names = array(&answer)?.iter().filter_map(|name| Name::new(text(name).ok()??).ok());
+        Ok(names.collect())
+    }
+
+    /// Reads the jobs taken, and remembers them: their ends will be compared with these headers.
+    fn taken(&self, answer: &[Value]) -> Result<Vec<Job>> {
+        let mut jobs = Vec::with_capacity(answer.len() / 4);
+        let mut held = self.held.lock();
+        for fields in answer.chunks_exact(4) {
+            let [id, fields @ ..] = fields else { continue };
+            let Some(id) = text(id)?.and_then(|id| JobId::new(id).ok()) else { continue };
+            match record::read(&id, fields) {
+                Ok(record) => {
+                    jobs.push(record.job.clone());
+                    held.insert(id, Record { ..record });
+                }
+                // Its header could be read by the script, so it was claimed; its lease expires, and reap sets it aside.
+                Err(why) => tracing::error!(job = %id, "the record of a job cannot be read: {why}"),
+            }
+        }
+        Ok(jobs)
+    }
+}
+
+fn call(shard: &Shard, asked: &[Asked], ask: &Claim, now: Time) -> redis::Cmd {
+    let mut call = link::call(&CLAIM, shard.keys.prefix());
+    let (hour, minute) = hour_and_minute(now);
+    call.arg(now.as_millis())
+        .arg(ask.until.as_millis())
+        .arg(ask.grace.as_millis() as u64)
+        .arg(ask.slots)
+        .arg(u8::from(ask.suspects))
+        .arg(format!("{:016x}", ask.nonce))
+        .arg(ask.pool.as_str())
+        .arg(hour)
+        .arg(minute)
+        .arg(asked.len());
+    for Asked { name, part, limit, options, open } in asked {
+        call.arg(name.as_str())
+            .arg(*part)
+            .arg(limit.map_or(-1, i64::from))
+            .arg(options)
+            .arg(u8::from(*open));
+    }
+    call
+}

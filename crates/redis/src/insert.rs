@@ -1,0 +1,175 @@
+//! Jobs come in.
+//!
+//! The common job is new, and so is its key: the first try takes that for granted and costs one round trip. If something
+//! is in the way, what is there is read and decided from.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use jobservice_core::store::{Inserted, NewJob, Result};
+use jobservice_core::{JobId, Name, StoreError, Time, limits};
+
+use crate::link::text;
+use crate::store::{RedisStore, Shard};
+use crate::work::{Tries, Work};
+
+/// A submission as it is remembered: the field of `idem`.
+pub(crate) fn submission(name: &Name, key: &str) -> String {
+    format!("{name} {key}")
+}
+
+/// What is remembered of it: the id and the expiry.
+pub(crate) fn remembered(text: &str) -> Result<(JobId, Time)> {
+    let damaged = || StoreError::Damaged { what: format!("{text:?} is no remembered submission") };
+    let (id, expires_at) = text.split_once(' ').ok_or_else(damaged)?;
+    let id = JobId::new(id).map_err(|_| damaged())?;
+    Ok((id, Time::from_millis(expires_at.parse().map_err(|_| damaged())?)))
+}
+
+/// What is known before the jobs of a batch are decided on.
+#[derive(Default)]
+struct Known {
+    /// Remembered submissions by field, as text.
+    submissions: HashMap<String, Option<String>>,
+    /// Ids that are those of policies.
+    policies: HashSet<JobId>,
+    /// Whether it was read, or is taken for granted.
+    is_read: bool,
+}
+
+impl RedisStore {
+    /// Inserts jobs, each answered on its own; those of a shard in one step.
+    pub(crate) async fn insert_all(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
+        if let [shard] = self.shards.as_slice() {
+            return self.insert_into(shard, &jobs, now).await;
+        }
+        let mut by_shard: HashMap<usize, Vec<(usize, NewJob)>> = HashMap::new();
+        let count = jobs.len();
+        for (at, new) in jobs.into_iter().enumerate() {
+            by_shard.entry(self.shard_number(&new.job.spec.name)).or_default().push((at, new));
+        }
+        let mut answers = vec![Inserted::LeaseLost; count];
+        for (number, jobs) in by_shard {
+            let Some(shard) = self.shards.get(number) else { continue };
+            let (places, jobs): (Vec<usize>, Vec<NewJob>) = jobs.into_iter().unzip();
+            for (at, answer) in places.into_iter().zip(self.insert_into(shard, &jobs, now).await?) {
+                if let Some(place) = answers.get_mut(at) {
+                    *place = answer;
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn insert_into(&self, shard: &Shard, jobs: &[NewJob], now: Time) -> Result<Vec<Inserted>> {
+        let mut tries = Tries::default();
+        loop {
+            let mut work = self.work(shard, now);
+            let known = if tries.is_first() { Known::default() } else { Known::read(&mut work, jobs).await? };
+            let answers = insert_batch(&mut work, jobs, known, now).await?;
+            if self.commit(work, &mut tries).await? {
+                return Ok(answers);
+            }
+        }
+    }
+}
+
+impl Known {
+    /// Reads all that may be in the way, in two round trips.
+    async fn read(work: &mut Work<'_>, jobs: &[NewJob]) -> Result<Known> {
+        let ids: Vec<JobId> = jobs.iter().map(|new| new.job.id.clone()).collect();
+        work.load(&ids).await?;
+        let keys = work.keys();
+        let mut pipe = redis::pipe();
+        for new in jobs {
+            pipe.cmd("EXISTS").arg(keys.policy(&new.job.id));
+            let field = new.idempotency_key.as_ref().map(|key| submission(&new.job.spec.name, key));
+            pipe.cmd("HGET").arg(keys.submissions()).arg(field.unwrap_or_default());
+        }
+        let answers = work.link().pipe(&pipe, "insert").await?;
+        let mut known = Known { is_read: true, ..Known::default() };
+        for (new, answer) in jobs.iter().zip(answers.chunks_exact(2)) {
+            let [is_policy, remembered] = answer else { continue };
+            if *is_policy == redis::Value::Int(1) {
+                known.policies.insert(new.job.id.clone());
+            }
+            if let Some(key) = &new.idempotency_key {
+                let stored = text(remembered)?.map(str::to_owned);
+                known.submissions.insert(submission(&new.job.spec.name, key), stored);
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// Inserts a batch into a step, each answered on its own: the earlier wins a key.
+pub(crate) async fn insert_new(work: &mut Work<'_>, jobs: &[NewJob], now: Time) -> Result<Vec<Inserted>> {
+    let known = Known::read(work, jobs).await?;
+    insert_batch(work, jobs, known, now).await
+}
+
+async fn insert_batch(
+    work: &mut Work<'_>,
+    jobs: &[NewJob],
+    mut known: Known,
+    now: Time,
+) -> Result<Vec<Inserted>> {
+    let mut answers = Vec::with_capacity(jobs.len());
+    for new in jobs {
+        answers.push(insert_one(work, new, &mut known, now).await?);
+    }
+    Ok(answers)
+}
+
+/// Inserts one job. The order of the looks matters to who repeats a call: first whether this very submission is known, by
+/// its key or by its id, only then whether another job is in its way.
+async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: Time) -> Result<Inserted> {
+    let NewJob { job, idempotency_key, launched_by } = new;
+    if let Some(lease) = launched_by {
+        let caller = work.get(&lease.id).await?;
+        if !caller.is_some_and(|caller| caller.is_held_by(lease)) {
+            return Ok(Inserted::LeaseLost);
+        }
+        work.must_stand(&lease.id);
+    }
+    let keys = work.keys();
+    let remember = idempotency_key.as_ref().map(|key: &Arc<str>| submission(&job.spec.name, key));
+    let mut stored = None;
+    if let Some(field) = &remember {
+        stored = known.submissions.get(field).cloned().flatten();
+        if let Some((id, expires_at)) = stored.as_deref().map(remembered).transpose()?
+            && expires_at > now
+        {
+            return Ok(Inserted::Repeated(id));
+        }
+    }
+    if !known.is_read {
+        work.assume_absent(&job.id);
+    }
+    if known.policies.contains(&job.id) || work.get(&job.id).await?.is_some() {
+        return Ok(Inserted::IdTaken);
+    }
+    if let (true, Some(unique)) = (job.state.holds_key, job.spec.unique) {
+        if !known.is_read {
+            work.assume_holder(&unique.digest, None);
+        }
+        if let Some(holder) = work.holder(&unique.digest).await? {
+            return Ok(Inserted::Duplicate(holder));
+        }
+    }
+    work.check([b"x", keys.policy(&job.id).as_bytes()]);
+    if let Some(field) = remember {
+        let (hash, due) = (keys.submissions(), keys.submissions_due());
+        let first = known.submissions.get(&field).is_none_or(|now| *now == stored);
+        if first {
+            work.check([b"f", hash.as_bytes(), field.as_bytes(), stored.as_deref().unwrap_or("").as_bytes()]);
+        }
+        let expires_at = (now + limits::IDEMPOTENCY_KEPT).as_millis();
+        let value = format!("{} {expires_at}", job.id);
+        work.command([b"HSET", hash.as_bytes(), field.as_bytes(), value.as_bytes()]);
+        work.command([b"ZADD", due.as_bytes(), expires_at.to_string().as_bytes(), field.as_bytes()]);
+        known.submissions.insert(field, Some(value));
+    }
+    work.add(job.clone());
+    Ok(Inserted::Created)
+}

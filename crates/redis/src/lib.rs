@@ -1,0 +1,26 @@
+//! The shared store: any number of nodes on one Redis (or Sentinel, or Cluster).
+//!
+//! Each job is one record of three fields; sorted sets over the records say who waits, is due, runs, is kept. The rule
+//! book decides in Rust; `lua/commit.lua` writes what was decided if what it was decided from still stands (compare and
+//! set on the record's header). What must choose jobs inside Redis, a claim, is a script of its own (`lua/claim.lua`),
+//! replayed against the rule book by a test.
+//!
+//! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
+
+mod body;
+mod claim;
+mod control;
+mod due;
+mod entry;
+mod header;
+mod insert;
+mod keys;
+mod link;
+mod record;
+mod runs;
+mod script;
+mod store;
+mod wake;
+mod work;
+
+pub use store::{Options, RedisStore};

@@ -1,0 +1,99 @@
+//! Records and outboxes as they are read.
+
+use jobservice_core::job::Job;
+use jobservice_core::outbox::JobOutbox;
+use jobservice_core::store::Result;
+use jobservice_core::{JobId, StoreError};
+use redis::Value;
+use std::sync::Arc;
+
+use crate::header::{self, Wrong};
+use crate::keys::Keys;
+use crate::link::{Link, array, text};
+use crate::{body, entry};
+
+/// A job with the text of its header, which tells whether it is still so.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) header: String,
+    pub(crate) job: Job,
+}
+
+/// Records asked for at once: an answer holds them all, and each may have some hundred kilobytes.
+const READ_MAX: usize = 500;
+
+/// Reads records in the order of their ids: none for those that do not exist, why for those that cannot be read.
+pub(crate) async fn read_all(
+    link: &Link,
+    keys: &Keys,
+    ids: &[&JobId],
+) -> Result<Vec<std::result::Result<Option<Record>, Wrong>>> {
+    let mut records = Vec::with_capacity(ids.len());
+    for part in ids.chunks(READ_MAX) {
+        let mut pipe = redis::pipe();
+        for id in part {
+            pipe.cmd("HMGET").arg(keys.job(id)).arg(&["h", "b", "r"]);
+        }
+        let answers = link.pipe(&pipe, "read").await?;
+        for (id, answer) in part.iter().zip(&answers) {
+            let fields = array(answer)?;
+            records.push(match fields {
+                [Value::Nil, Value::Nil, Value::Nil] => Ok(None),
+                fields => read(id, fields).map(Some),
+            });
+        }
+    }
+    Ok(records)
+}
+
+/// Reads a record from its three fields.
+pub(crate) fn read(id: &JobId, fields: &[Value]) -> std::result::Result<Record, Wrong> {
+    let [head, body, rest] = fields else { return Err("a record has three fields".to_owned()) };
+    let string = |what, value| match text(value) {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => Err(format!("it has no {what}")),
+        Err(error) => Err(format!("its {what}: {error}")),
+    };
+    let head = string("header", head)?;
+    let spec = body::read(string("body", body)?)?;
+    let mut state = header::read(head, &spec)?;
+    if !matches!(rest, Value::Nil) {
+        body::read_rest(string("rest", rest)?, &mut state)?;
+    }
+    Ok(Record { header: head.to_owned(), job: Job { id: id.clone(), spec: Arc::new(spec), state } })
+}
+
+/// The outbox of a job, with its version.
+pub(crate) async fn outbox(link: &Link, keys: &Keys, id: &JobId) -> Result<(String, JobOutbox)> {
+    let mut get = redis::cmd("HGETALL");
+    get.arg(keys.events(id));
+    read_outbox(id, &link.send(&get, "read events").await?)
+}
+
+/// Reads an outbox from the answer to `HGETALL`.
+pub(crate) fn read_outbox(id: &JobId, answer: &Value) -> Result<(String, JobOutbox)> {
+    let mut version = String::new();
+    let mut entries = Vec::new();
+    let pairs: Vec<(&Value, &Value)> = match answer {
+        Value::Map(pairs) => pairs.iter().map(|(field, value)| (field, value)).collect(),
+        other => array(other)?.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.get(1))).collect(),
+    };
+    for (field, value) in pairs {
+        let (Some(field), Some(value)) = (text(field)?, text(value)?) else { continue };
+        if field == "v" {
+            value.clone_into(&mut version);
+            continue;
+        }
+        let damaged = |what| StoreError::Damaged { what };
+        let seq = field.parse().map_err(|_| damaged(format!("{field:?} is no number of an event of job {id}")))?;
+        entries.push(entry::read(id, seq, value).map_err(damaged)?);
+    }
+    entries.sort_by_key(|entry| entry.event.seq);
+    Ok((version, JobOutbox::new(entries)))
+}
+
+/// An id in an answer; none if it is nil.
+pub(crate) fn id(value: &Value) -> Result<Option<JobId>> {
+    let Some(text) = text(value)? else { return Ok(None) };
+    JobId::new(text).map(Some).map_err(|error| StoreError::Damaged { what: error.to_string() })
+}

@@ -1,0 +1,196 @@
+//! Runs go on and end: finish, release, check in, extend.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jobservice_core::job::LeaseKey;
+use jobservice_core::lifecycle::{Event, Refusal};
+use jobservice_core::store::{CheckedIn, Extended, Finished, Held, Report, Result};
+use jobservice_core::{JobId, PoolId, Time};
+
+use crate::store::{RedisStore, Shard};
+use crate::work::{Happened, Tries, Work, ids};
+
+impl RedisStore {
+    /// Records how runs ended.
+    pub(crate) async fn finish_runs(&self, reports: Vec<Report>, now: Time) -> Result<Vec<Finished>> {
+        let events = reports.into_iter().map(|Report { lease, outcome }| {
+            let id = lease.id.clone();
+            (id, Event::Finish { lease, outcome })
+        });
+        self.end_runs(events.collect(), now).await
+    }
+
+    /// Gives jobs back unfinished.
+    pub(crate) async fn release_runs(&self, leases: Vec<LeaseKey>, jitter: u32, now: Time) -> Result<Vec<Finished>> {
+        let events = leases.into_iter().map(|lease| (lease.id.clone(), Event::Release { lease, jitter }));
+        self.end_runs(events.collect(), now).await
+    }
+
+    async fn end_runs(&self, events: Vec<(JobId, Event)>, now: Time) -> Result<Vec<Finished>> {
+        let mut answers = vec![Finished::LeaseLost; events.len()];
+        for (shard, places) in self.by_shard(events.iter().map(|(id, _)| id)).await? {
+            let mut tries = Tries::default();
+            loop {
+                let mut work = self.work(shard, now);
+                let ids: Vec<JobId> =
+                    places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
+                self.prepare(&mut work, &ids, &tries).await?;
+                let mut ended = Vec::with_capacity(places.len());
+                for at in &places {
+                    let Some((id, event)) = events.get(*at) else { continue };
+                    ended.push((*at, end_run(&mut work, id, event).await?));
+                }
+                if self.commit(work, &mut tries).await? {
+                    for (at, answer) in ended {
+                        if let Some(place) = answers.get_mut(at) {
+                            *place = answer;
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+        // What is lost is not held here any more.
+        let mut held = self.held.lock();
+        for ((id, _), answer) in events.iter().zip(&answers) {
+            if *answer == Finished::LeaseLost {
+                held.remove(id);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Puts the records of jobs into a step: as they are remembered at the first try, else as they are read.
+    async fn prepare(&self, work: &mut Work<'_>, ids: &[JobId], tries: &Tries) -> Result<()> {
+        if tries.is_first() {
+            let held = self.held.lock();
+            for id in ids {
+                if let Some(record) = held.get(id) {
+                    work.assume(record.clone());
+                }
+            }
+        }
+        work.load(ids).await
+    }
+
+    /// The shards of these ids, each with the places of its ids among them.
+    pub(crate) async fn by_shard<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a JobId>,
+    ) -> Result<Vec<(&Shard, Vec<usize>)>> {
+        let mut found: Vec<(&Shard, Vec<usize>)> = Vec::new();
+        for (at, id) in ids.enumerate() {
+            let shard = self.shard_with(id).await?;
+            match found.iter_mut().find(|(known, _)| std::ptr::eq(*known, shard)) {
+                Some((_, places)) => places.push(at),
+                None => found.push((shard, vec![at])),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Records a progress message.
+    pub(crate) async fn check_in_run(&self, lease: &LeaseKey, message: Arc<str>, now: Time) -> Result<CheckedIn> {
+        let event = Event::CheckIn { lease: lease.clone(), message };
+        let shard = self.shard_with(&lease.id).await?;
+        let mut tries = Tries::default();
+        loop {
+            let mut work = self.work(shard, now);
+            self.prepare(&mut work, std::slice::from_ref(&lease.id), &tries).await?;
+            let happened = work.happen(&lease.id, &event).await?;
+            let signal = work.job(&lease.id).and_then(|job| job.state.signal).map(|state| state.signal);
+            // A check-in moves the job to no other set, but it makes its record and its outbox larger.
+            work.is_intake();
+            if self.commit(work, &mut tries).await? {
+                return Ok(match happened {
+                    Happened::Is(_) => CheckedIn::Noted(signal),
+                    _ => CheckedIn::LeaseLost,
+                });
+            }
+        }
+    }
+
+    /// Extends leases, and names those of the pool that it did not list.
+    pub(crate) async fn extend_leases(
+        &self,
+        pool: &PoolId,
+        leases: &[LeaseKey],
+        until: Time,
+        now: Time,
+    ) -> Result<Extended> {
+        let mut answer = Extended { leases: vec![Held::Lost; leases.len()], unlisted: Vec::new() };
+        for (shard, places) in self.by_shard(leases.iter().map(|lease| &lease.id)).await? {
+            let mut tries = Tries::default();
+            loop {
+                let mut work = self.work(shard, now);
+                // Read, not remembered: it is the look for signals that other nodes gave.
+                let ids: Vec<JobId> = places.iter().filter_map(|at| Some(leases.get(*at)?.id.clone())).collect();
+                work.load(&ids).await?;
+                let mut held = Vec::with_capacity(places.len());
+                for at in &places {
+                    let Some(lease) = leases.get(*at) else { continue };
+                    // Whether it was long enough already does not matter: what counts is who holds it after that.
+                    if work.broken(&lease.id).is_none() {
+                        work.happen(&lease.id, &Event::Extend { lease: lease.clone(), until }).await?;
+                    }
+                    let job = work.job(&lease.id).filter(|job| job.is_held_by(lease));
+                    held.push((*at, job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal)))));
+                }
+                if self.commit(work, &mut tries).await? {
+                    for (at, held) in held {
+                        if let Some(place) = answer.leases.get_mut(at) {
+                            *place = held;
+                        }
+                    }
+                    break;
+                }
+            }
+        }
+        let listed: HashSet<&LeaseKey> = leases.iter().collect();
+        for shard in &self.shards {
+            answer.unlisted.extend(self.held_by(shard, pool, &listed, now).await?);
+        }
+        Ok(answer)
+    }
+
+    /// The leases of a pool on a shard other than these.
+    async fn held_by(
+        &self,
+        shard: &Shard,
+        pool: &PoolId,
+        listed: &HashSet<&LeaseKey>,
+        now: Time,
+    ) -> Result<Vec<LeaseKey>> {
+        let mut members = redis::cmd("SMEMBERS");
+        members.arg(shard.keys.held(pool));
+        let mut held = ids(&shard.link.send(&members, "extend").await?)?;
+        held.sort_unstable();
+        let known: HashSet<&JobId> = listed.iter().map(|lease| &lease.id).collect();
+        // One that is listed may be held under another lease, whose claim's answer was lost.
+        let mut work = self.work(shard, now);
+        let (listed_ids, others): (Vec<JobId>, Vec<JobId>) = held.into_iter().partition(|id| known.contains(id));
+        work.load(&others).await?;
+        work.load(&listed_ids).await?;
+        let mut all: Vec<JobId> = others;
+        all.extend(listed_ids);
+        all.sort_unstable();
+        let lease = |id: &JobId| {
+            let job = work.job(id)?;
+            let lease = job.state.lease.as_ref()?;
+            if lease.pool == *pool { job.lease_key() } else { None }
+        };
+        Ok(all.iter().filter_map(lease).filter(|lease| !listed.contains(lease)).collect())
+    }
+}
+
+async fn end_run(work: &mut Work<'_>, id: &JobId, event: &Event) -> Result<Finished> {
+    use Refusal::{Illegal, LeaseLost, NotYet, Repeated, Unchanged};
+    Ok(match work.happen(id, event).await? {
+        Happened::Is(status) | Happened::Refused(Repeated(status)) => Finished::Applied(status),
+        Happened::Refused(LeaseLost | Unchanged | NotYet(_) | Illegal { .. })
+        | Happened::Gone
+        | Happened::KeyTaken(_)
+        | Happened::NotFound => Finished::LeaseLost,
+    })
+}

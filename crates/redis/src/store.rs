@@ -1,0 +1,269 @@
+//! The store: which verb is where.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jobservice_core::job::{Job, LeaseKey, Status};
+use jobservice_core::notices::Notices;
+use jobservice_core::policy::{Policy, PolicyEvent, Tick};
+use jobservice_core::store::*;
+use jobservice_core::{JobId, Name, PoolId, Store, StoreError, Time};
+use parking_lot::Mutex;
+
+use crate::keys::Keys;
+use crate::link::Link;
+use crate::record::Record;
+use crate::work::{Committed, Tries, Work};
+
+/// How to reach Redis, and how to use it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it is: `redis://host:port/db`.
+    pub url: String,
+    /// What all keys begin with, so that several services can share a Redis.
+    pub namespace: String,
+    /// How many parts the store has, each in one slot of a cluster. The same on all nodes, for good.
+    pub shards: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { url: "redis://127.0.0.1:6379".to_owned(), namespace: "jobservice".to_owned(), shards: 1 }
+    }
+}
+
+/// The store on Redis.
+pub struct RedisStore {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) notices: Arc<Notices>,
+    /// The records of jobs that this node claimed: what a finish or an extend assumes.
+    pub(crate) held: Mutex<HashMap<JobId, Record>>,
+    /// What operators say of names, as it was when a claim last looked: its text by shard and name.
+    pub(crate) options: Mutex<HashMap<Name, String>>,
+}
+
+/// One part of the store.
+pub(crate) struct Shard {
+    pub(crate) link: Link,
+    pub(crate) keys: Keys,
+}
+
+impl RedisStore {
+    /// Connects.
+    pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
+        let link = Link::connect(&options.url).await?;
+        let shard = |number| Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) };
+        Ok(Arc::new(RedisStore {
+            shards: (0..options.shards.max(1)).map(shard).collect(),
+            notices: Arc::default(),
+            held: Mutex::default(),
+            options: Mutex::default(),
+        }))
+    }
+
+    /// The shard of the jobs of a name.
+    pub(crate) fn shard_of(&self, name: &Name) -> &Shard {
+        &self.shards[self.shard_number(name)]
+    }
+
+    /// The number of the shard of the jobs of a name.
+    pub(crate) fn shard_number(&self, name: &Name) -> usize {
+        if self.shards.len() == 1 {
+            return 0;
+        }
+        // FNV-1a: stable over releases, unlike the standard library's hasher.
+        let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        (hash % self.shards.len() as u64) as usize
+    }
+
+    /// The shard that has a job or policy; the first one if none has.
+    pub(crate) async fn shard_with(&self, id: &JobId) -> Result<&Shard> {
+        let _ = id;
+        self.shards.first().ok_or(StoreError::Poisoned)
+    }
+
+    /// A step on a shard.
+    pub(crate) fn work<'a>(&self, shard: &'a Shard, now: Time) -> Work<'a> {
+        Work::new(&shard.link, &shard.keys, now)
+    }
+
+    /// Carries a step out; false if it has to be decided again.
+    pub(crate) async fn commit(&self, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
+        let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
+        {
+            let mut held = self.held.lock();
+            for (id, record) in records {
+                match record.filter(|record| record.job.state.status == Status::Running) {
+                    // Only what this node holds: others' runs end elsewhere.
+                    Some(record) if held.contains_key(&id) => {
+                        held.insert(id, record);
+                    }
+                    Some(_) => {}
+                    None => {
+                        held.remove(&id);
+                    }
+                }
+            }
+        }
+        news.tell(&self.notices);
+        Ok(true)
+    }
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").field("shards", &self.shards.len()).finish_non_exhaustive()
+    }
+}
+
+fn not_yet<T>() -> Result<T> {
+    Err(StoreError::Invalid("not yet".to_owned()))
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
+        self.insert_all(jobs, now).await
+    }
+
+    async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
+        self.claim_jobs(ask, now).await
+    }
+
+    async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended> {
+        self.extend_leases(pool, leases, until, now).await
+    }
+
+    async fn finish(&self, reports: Vec<Report>, now: Time) -> Result<Vec<Finished>> {
+        self.finish_runs(reports, now).await
+    }
+
+    async fn release(&self, leases: Vec<LeaseKey>, jitter: u32, now: Time) -> Result<Vec<Finished>> {
+        self.release_runs(leases, jitter, now).await
+    }
+
+    async fn check_in(&self, lease: &LeaseKey, message: Arc<str>, now: Time) -> Result<CheckedIn> {
+        self.check_in_run(lease, message, now).await
+    }
+
+    async fn control(&self, id: &JobId, action: Action, now: Time) -> Result<Controlled> {
+        self.control_one(id, action, now).await
+    }
+
+    async fn delete(&self, id: &JobId, now: Time) -> Result<Deleted> {
+        self.delete_one(id, now).await
+    }
+
+    async fn act(&self, ids: &[JobId], filter: &Query, act: Act, now: Time) -> Result<Vec<Acted>> {
+        self.act_on(ids, filter, act, now).await
+    }
+
+    async fn set_options(&self, name: &Name, options: OptionsChange, _now: Time) -> Result<NameOptions> {
+        self.change_options(name, options).await
+    }
+
+    async fn promote(&self, limit: usize, now: Time) -> Result<Swept> {
+        self.promote_due(limit, now).await
+    }
+
+    async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
+        self.reap_overdue(limit, jitter, now).await
+    }
+
+    async fn prune(&self, _limit: usize, _now: Time) -> Result<Swept> {
+        not_yet()
+    }
+
+    async fn shrink(&self, _bytes_max: u64, _limit: usize, _now: Time) -> Result<Swept> {
+        not_yet()
+    }
+
+    async fn put_policy(&self, _policy: Policy, _now: Time) -> Result<PolicyPut> {
+        not_yet()
+    }
+
+    async fn fire(&self, _id: &JobId, _tick: &Tick, _executions: Vec<NewJob>, _now: Time) -> Result<Fired> {
+        not_yet()
+    }
+
+    async fn change_policy(&self, _id: &JobId, _event: &PolicyEvent, _now: Time) -> Result<Option<Policy>> {
+        not_yet()
+    }
+
+    async fn policies(&self, _query: &PolicyQuery) -> Result<Vec<Policy>> {
+        not_yet()
+    }
+
+    async fn next_due(&self, _after: Time) -> Result<Option<Time>> {
+        not_yet()
+    }
+
+    async fn take_events(&self, _limit: usize, _until: Time, _now: Time) -> Result<Vec<JobEvents>> {
+        not_yet()
+    }
+
+    async fn settle_event(&self, _id: &JobId, _seq: u32, _settled: Settled, _now: Time) -> Result<()> {
+        not_yet()
+    }
+
+    async fn resend_event(&self, _id: &JobId, _seq: u32, _now: Time) -> Result<Resent> {
+        not_yet()
+    }
+
+    async fn events(&self, _id: &JobId) -> Result<Vec<OutboxEntry>> {
+        not_yet()
+    }
+
+    async fn get(&self, id: &JobId) -> Result<Option<Job>> {
+        let shard = self.shard_with(id).await?;
+        let mut work = self.work(shard, Time::MAX);
+        Ok(work.get(id).await?.cloned())
+    }
+
+    async fn list(&self, _query: &Query) -> Result<Page> {
+        not_yet()
+    }
+
+    async fn executions(&self, _query: &ExecutionsQuery) -> Result<Executions> {
+        not_yet()
+    }
+
+    async fn have_executions(&self, _ids: &[JobId]) -> Result<Vec<bool>> {
+        not_yet()
+    }
+
+    async fn counts(&self) -> Result<Vec<(Status, u64)>> {
+        not_yet()
+    }
+
+    async fn names(&self) -> Result<Vec<NameStats>> {
+        not_yet()
+    }
+
+    async fn explain(&self, _id: &JobId, _code: &Arc<[NameAsk]>, _now: Time) -> Result<Option<Waiting>> {
+        not_yet()
+    }
+
+    async fn minutes(&self, _name: Option<&Name>, _from: Time) -> Result<Vec<Minute>> {
+        not_yet()
+    }
+
+    async fn beat(&self, _node: Option<&Node>, _now: Time) -> Result<Vec<Node>> {
+        not_yet()
+    }
+
+    fn notices(&self) -> &Arc<Notices> {
+        &self.notices
+    }
+
+    async fn audit(&self) -> Result<Vec<String>> {
+        not_yet()
+    }
+
+    async fn dump(&self) -> Result<String> {
+        not_yet()
+    }
+}

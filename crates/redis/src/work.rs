@@ -1,0 +1,741 @@
+//! One step of the store on one shard: records are read, the rule book decides, and what it decided is written if all
+//! that was read still stands.
+//!
+//! This is the only place that writes a record. Which sets a job is in follows from its record ([`sets`]): what a step
+//! adds and removes is the difference between what the records were and what they are, so no caller needs to know about
+//! indexes. If something changed meanwhile nothing is written, and the caller decides again ([`Tries`]).
+
+use std::collections::{BTreeMap, HashMap};
+
+use jobservice_core::job::{Index, Job, Status};
+use jobservice_core::lifecycle::{self, Change, Event, HookEvent, Refusal};
+use jobservice_core::minutes::{self, Bucket};
+use jobservice_core::notices::{Notices, SignalNotice};
+use jobservice_core::outbox::JobOutbox;
+use jobservice_core::store::Result;
+use jobservice_core::{JobId, Name, StoreError, Time};
+use redis::{Cmd, Value};
+
+use crate::keys::Keys;
+use crate::link::{self, Link, array, number, text};
+use crate::record::{self, Record};
+use crate::script::{COMMIT, INTAKE, Script};
+use crate::{entry, header};
+
+/// How often a step is decided anew when others change the same records.
+const TRIES: u32 = 8;
+
+/// Members given to one command of a script: its arguments lie on the stack of Lua.
+const WORDS_MAX: usize = 1000;
+
+/// Counts how often a step was tried.
+#[derive(Debug, Default)]
+pub(crate) struct Tries(u32);
+
+impl Tries {
+    /// Whether nothing was tried yet: what is remembered of records may be used.
+    pub(crate) fn is_first(&self) -> bool {
+        self.0 == 0
+    }
+
+    fn again(&mut self, id: Option<JobId>) -> Result<()> {
+        self.0 += 1;
+        if self.0 < TRIES {
+            return Ok(());
+        }
+        match id {
+            Some(id) => Err(StoreError::Contended { id, tries: self.0 }),
+            None => Err(StoreError::Unavailable {
+                during: "commit",
+                source: format!("others changed the same records {} times in a row", self.0).into(),
+            }),
+        }
+    }
+}
+
+/// What became of a job by an event.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    /// It has this status now.
+    Is(Status),
+    /// It is gone.
+    Gone,
+    /// Nothing.
+    Refused(Refusal),
+    /// Nothing: this other job holds the unique key that it would need.
+    KeyTaken(JobId),
+    /// There is no such job.
+    NotFound,
+}
+
+/// A record within a step.
+struct Touched {
+    /// As it was read, or as it is assumed to be.
+    before: Option<Record>,
+    /// As it is to be.
+    after: Option<Job>,
+    /// Why it cannot be read.
+    broken: Option<String>,
+}
+
+/// The holder of a unique key within a step.
+struct Holder {
+    before: Option<JobId>,
+    after: Option<JobId>,
+}
+
+/// The outbox of a job within a step.
+#[derive(Default)]
+struct Events {
+    /// As it was read, with its version; none if events are only added, which does not need to know the others.
+    read: Option<(String, JobOutbox)>,
+    /// As it is to be, if it was read.
+    after: JobOutbox,
+    /// Events added without looking at the others.
+    added: Vec<HookEvent>,
+}
+
+/// What has to be told once the step is done.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) ready: bool,
+    pub(crate) events: bool,
+    pub(crate) policies: bool,
+    pub(crate) executions: bool,
+    pub(crate) changed: Vec<JobId>,
+    pub(crate) signals: Vec<SignalNotice>,
+}
+
+impl News {
+    /// Tells it within this process.
+    pub(crate) fn tell(self, notices: &Notices) {
+        self.changed.iter().for_each(|id| notices.tell_changed(id));
+        self.signals.into_iter().for_each(|notice| notices.tell_signal(notice));
+        if self.ready {
+            notices.tell_ready();
+        }
+        if self.events {
+            notices.tell_events();
+        }
+        if self.policies {
+            notices.tell_policies();
+        }
+        if self.executions {
+            notices.tell_executions();
+        }
+    }
+}
+
+/// A step that was carried out.
+pub(crate) struct Committed {
+    pub(crate) news: News,
+    /// The records as they are now; none for those that are gone.
+    pub(crate) records: Vec<(JobId, Option<Record>)>,
+}
+
+/// A step as it is decided.
+pub(crate) struct Work<'a> {
+    link: &'a Link,
+    keys: &'a Keys,
+    now: Time,
+    jobs: HashMap<JobId, Touched>,
+    order: Vec<JobId>,
+    holders: HashMap<[u8; 32], Holder>,
+    events: BTreeMap<JobId, Events>,
+    minutes: BTreeMap<Name, Bucket>,
+    checks: Words,
+    commands: Words,
+    pub(crate) news: News,
+    /// Whether the step makes the store larger, so that a full Redis refuses it.
+    intake: bool,
+}
+
+/// Checks or commands as words.
+#[derive(Default)]
+struct Words {
+    count: usize,
+    words: Vec<Vec<u8>>,
+}
+
+impl Words {
+    fn put<const N: usize>(&mut self, words: [&[u8]; N]) {
+        self.count += 1;
+        self.words.extend(words.into_iter().map(<[u8]>::to_vec));
+    }
+}
+
+impl<'a> Work<'a> {
+    /// A step at `now`.
+    pub(crate) fn new(link: &'a Link, keys: &'a Keys, now: Time) -> Work<'a> {
+        Work {
+            link,
+            keys,
+            now,
+            jobs: HashMap::new(),
+            order: Vec::new(),
+            holders: HashMap::new(),
+            events: BTreeMap::new(),
+            minutes: BTreeMap::new(),
+            checks: Words::default(),
+            commands: Words::default(),
+            news: News::default(),
+            intake: false,
+        }
+    }
+
+    /// The keys of the shard.
+    pub(crate) fn keys(&self) -> &'a Keys {
+        self.keys
+    }
+
+    /// The connection.
+    pub(crate) fn link(&self) -> &'a Link {
+        self.link
+    }
+
+    // ---- what is known ----
+
+    /// Reads records that are not known yet, in one round trip.
+    pub(crate) async fn load(&mut self, ids: &[JobId]) -> Result<()> {
+        let mut missing: Vec<&JobId> = ids.iter().filter(|id| !self.jobs.contains_key(*id)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let read = record::read_all(self.link, self.keys, &missing).await?;
+        for (id, read) in missing.into_iter().zip(read) {
+            let (before, broken) = match read {
+                Ok(before) => (before, None),
+                Err(why) => (None, Some(why)),
+            };
+            self.touch(id.clone(), before, broken);
+        }
+        Ok(())
+    }
+
+    /// Takes a record for what it was when it was last seen: the step fails if it is not.
+    pub(crate) fn assume(&mut self, record: Record) {
+        if !self.jobs.contains_key(&record.job.id) {
+            self.touch(record.job.id.clone(), Some(record), None);
+        }
+    }
+
+    /// Takes it that there is no such record: the step fails if there is.
+    pub(crate) fn assume_absent(&mut self, id: &JobId) {
+        if !self.jobs.contains_key(id) {
+            self.touch(id.clone(), None, None);
+        }
+    }
+
+    fn touch(&mut self, id: JobId, before: Option<Record>, broken: Option<String>) {
+        let after = before.as_ref().map(|record| record.job.clone());
+        self.order.push(id.clone());
+        self.jobs.insert(id, Touched { before, after, broken });
+    }
+
+    /// A record as it is to be. It must have been loaded or assumed.
+    pub(crate) fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id)?.after.as_ref()
+    }
+
+    /// Why a record cannot be read, if it cannot.
+    pub(crate) fn broken(&self, id: &JobId) -> Option<&str> {
+        self.jobs.get(id)?.broken.as_deref()
+    }
+
+    /// A record, loaded if need be. One that cannot be read is an error.
+    pub(crate) async fn get(&mut self, id: &JobId) -> Result<Option<&Job>> {
+        if !self.jobs.contains_key(id) {
+            self.load(std::slice::from_ref(id)).await?;
+        }
+        if let Some(why) = self.broken(id) {
+            return Err(StoreError::Damaged { what: format!("job {id}: {why}") });
+        }
+        Ok(self.job(id))
+    }
+
+    /// Who holds a unique key.
+    pub(crate) async fn holder(&mut self, digest: &[u8; 32]) -> Result<Option<JobId>> {
+        if let Some(holder) = self.holders.get(digest) {
+            return Ok(holder.after.clone());
+        }
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys.unique(digest));
+        let before = record::id(&self.link.send(&get, "look at a unique key").await?)?;
+        self.holders.insert(*digest, Holder { before: before.clone(), after: before.clone() });
+        Ok(before)
+    }
+
+    /// Takes it that nobody, or this job, holds a unique key: the step fails if it is not so.
+    pub(crate) fn assume_holder(&mut self, digest: &[u8; 32], holder: Option<&JobId>) {
+        self.holders.entry(*digest).or_insert_with(|| Holder { before: holder.cloned(), after: holder.cloned() });
+    }
+
+    /// The events of a job, read if need be.
+    pub(crate) async fn outbox(&mut self, id: &JobId) -> Result<&mut JobOutbox> {
+        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
+        if !is_read {
+            let (version, mut outbox) = record::outbox(self.link, self.keys, id).await?;
+            let events = self.events.entry(id.clone()).or_default();
+            events.read = Some((version, outbox.clone()));
+            for event in std::mem::take(&mut events.added) {
+                outbox.put(id, event);
+            }
+            events.after = outbox;
+        }
+        Ok(&mut self.events.entry(id.clone()).or_default().after)
+    }
+
+    // ---- what happens ----
+
+    /// Lets the rule book decide what an event does to a job, and notes it.
+    pub(crate) async fn happen(&mut self, id: &JobId, event: &Event) -> Result<Happened> {
+        let now = self.now;
+        let Some(job) = self.get(id).await? else { return Ok(Happened::NotFound) };
+        match lifecycle::decide(job, event, now) {
+            Ok(change) => self.apply(id, change).await,
+            Err(refusal) => Ok(Happened::Refused(refusal)),
+        }
+    }
+
+    async fn apply(&mut self, id: &JobId, change: Change) -> Result<Happened> {
+        let Some(before) = self.job(id).cloned() else { return Ok(Happened::NotFound) };
+        let unique = before.spec.unique;
+        if let (true, Some(unique)) = (change.takes_key, unique)
+            && let Some(holder) = self.holder(&unique.digest).await?
+            && holder != *id
+        {
+            return Ok(Happened::KeyTaken(holder));
+        }
+        let holds_key = change.state.as_ref().is_some_and(|state| state.holds_key);
+        if let Some(unique) = unique.filter(|_| before.state.holds_key != holds_key) {
+            self.assume_holder(&unique.digest, Some(id).filter(|_| before.state.holds_key));
+            if let Some(holder) = self.holders.get_mut(&unique.digest) {
+                if holds_key {
+                    holder.after = Some(id.clone());
+                } else if holder.after.as_ref() == Some(id) {
+                    holder.after = None;
+                }
+            }
+        }
+        let Some(state) = change.state else {
+            if before.spec.hook.is_some() {
+                *self.outbox(id).await? = JobOutbox::default();
+            }
+            self.put(id, None);
+            self.news.changed.push(id.clone());
+            return Ok(Happened::Gone);
+        };
+        let after = Job { state, ..before.clone() };
+        let (was, is) = (&before.state, &after.state);
+        let status = is.status;
+        if status != was.status {
+            self.minutes.entry(after.spec.name.clone()).or_default().change(was, is, self.now);
+            self.news.changed.push(id.clone());
+            self.news.executions |= status.is_final() && after.spec.upstream.is_some();
+            // A run that ended may have made room below the limit of its name.
+            self.news.ready |= matches!(status, Status::Pending) || was.status == Status::Running;
+        }
+        if is.signal != was.signal
+            && let (Some(signal), Some(lease), Some(key)) = (is.signal, &is.lease, after.lease_key())
+        {
+            let notice = SignalNotice { pool: lease.pool.clone(), lease: key, signal: signal.signal };
+            self.news.signals.push(notice);
+        }
+        self.put(id, Some(after));
+        if let Some(event) = change.event {
+            self.put_event(id, event).await?;
+        }
+        Ok(Happened::Is(status))
+    }
+
+    async fn put_event(&mut self, id: &JobId, event: HookEvent) -> Result<()> {
+        self.news.events = true;
+        // A check-in may take the place of another: the others must be known.
+        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
+        if event.check_in.is_some() || is_read {
+            self.outbox(id).await?.put(id, event);
+        } else {
+            self.events.entry(id.clone()).or_default().added.push(event);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, id: &JobId, job: Option<Job>) {
+        if let Some(touched) = self.jobs.get_mut(id) {
+            touched.after = job;
+        }
+    }
+
+    /// Adds a new record. The caller has looked, or assumes, that its id and key are free.
+    pub(crate) fn add(&mut self, job: Job) {
+        let id = job.id.clone();
+        self.intake = true;
+        self.minutes.entry(job.spec.name.clone()).or_default().submit();
+        self.news.ready |= job.state.status == Status::Pending;
+        if let (true, Some(unique)) = (job.state.holds_key, job.spec.unique) {
+            self.assume_holder(&unique.digest, None);
+            if let Some(holder) = self.holders.get_mut(&unique.digest) {
+                holder.after = Some(id.clone());
+            }
+        }
+        self.put(&id, Some(job));
+    }
+
+    /// The step is only right if this record, which it does not change, is still as it was read.
+    pub(crate) fn must_stand(&mut self, id: &JobId) {
+        if let Some(Touched { before: Some(record), .. }) = self.jobs.get(id) {
+            let (key, header) = (self.keys.job(id), record.header.clone());
+            self.checks.put([b"h", key.as_bytes(), header.as_bytes()]);
+        }
+    }
+
+    /// The step makes the store larger: it is refused while Redis is full.
+    pub(crate) fn is_intake(&mut self) {
+        self.intake = true;
+    }
+
+    /// A further check: see `lua/commit.lua`.
+    pub(crate) fn check<const N: usize>(&mut self, words: [&[u8]; N]) {
+        self.checks.put(words);
+    }
+
+    /// A further command of the step.
+    pub(crate) fn command<const N: usize>(&mut self, words: [&[u8]; N]) {
+        self.commands.words.push(N.to_string().into_bytes());
+        self.commands.put(words);
+    }
+
+    // ---- how it ends ----
+
+    /// Writes all that was decided if all that it was decided from still stands; none if something does not, in which
+    /// case nothing was written and the caller decides again.
+    pub(crate) async fn commit(mut self, tries: &mut Tries) -> Result<Option<Committed>> {
+        let mut sets = Moves::default();
+        let mut records = Vec::new();
+        let first = self.order.first().cloned();
+        for id in std::mem::take(&mut self.order) {
+            let Some(Touched { before, after, broken: None }) = self.jobs.remove(&id) else { continue };
+            if before.as_ref().map(|record| &record.job) == after.as_ref() {
+                continue;
+            }
+            let written = self.write(&id, before.as_ref(), after, &mut sets)?;
+            records.push((id, written));
+        }
+        self.write_holders();
+        self.write_events()?;
+        self.write_minutes();
+        sets.write(&mut self.commands);
+        if self.checks.count == 0 && self.commands.count == 0 {
+            return Ok(Some(Committed { news: self.news, records }));
+        }
+        if let Some(message) = crate::wake::message(&self.news) {
+            let channel = self.keys.wake();
+            self.command([b"PUBLISH", channel.as_bytes(), message.as_bytes()]);
+        }
+        let script: &Script = if self.intake { &INTAKE } else { &COMMIT };
+        let mut call: Cmd = link::call(script, self.keys.prefix());
+        call.arg(self.checks.count);
+        self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
+            call.arg(word.as_slice());
+        });
+        let answer = self.link.run(script, &call, "commit").await?;
+        if array(&answer)?.is_empty() {
+            return Ok(Some(Committed { news: self.news, records }));
+        }
+        tries.again(first)?;
+        Ok(None)
+    }
+
+    /// Writes one record, with its check, and notes which sets it leaves and enters.
+    fn write(
+        &mut self,
+        id: &JobId,
+        before: Option<&Record>,
+        after: Option<Job>,
+        moves: &mut Moves,
+    ) -> Result<Option<Record>> {
+        let key = self.keys.job(id);
+        match before {
+            Some(before) => self.checks.put([b"h", key.as_bytes(), before.header.as_bytes()]),
+            None => self.checks.put([b"x", key.as_bytes()]),
+        }
+        if let Some(before) = before {
+            sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
+        }
+        let Some(after) = after else {
+            if let Some(before) = before {
+                lists(self.keys, &before.job, |key| moves.leave(key, id, Place::Score(0)));
+            }
+            self.command([b"DEL", key.as_bytes()]);
+            return Ok(None);
+        };
+        sets(self.keys, &after, |key, place| moves.enter(key, id, place));
+        let damaged = |what| StoreError::Damaged { what };
+        let text = header::write(&after);
+        match before {
+            Some(before) if crate::body::same_rest(&before.job.state, &after.state) => {
+                self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes()]);
+            }
+            Some(_) => {
+                let rest = crate::body::write_rest(&after.state).map_err(damaged)?;
+                self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"r", rest.as_bytes()]);
+            }
+            None => {
+                let score = Place::Score(after.spec.enqueued_at.as_millis());
+                lists(self.keys, &after, |key| moves.enter(key, id, score));
+                let body = crate::body::write(&after.spec).map_err(damaged)?;
+                let rest = crate::body::write_rest(&after.state).map_err(damaged)?;
+                if rest.is_empty() {
+                    self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"b", &body]);
+                } else {
+                    self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"b", &body, b"r", rest.as_bytes()]);
+                }
+            }
+        }
+        if !after.state.status.is_final() {
+            let was = before.map(|before| before.job.state.status);
+            moves.name(&after.spec.name, self.keys, was, after.state.status);
+        }
+        Ok(Some(Record { header: text, job: after }))
+    }
+
+    fn write_holders(&mut self) {
+        for (digest, Holder { before, after }) in std::mem::take(&mut self.holders) {
+            if before == after {
+                continue;
+            }
+            let key = self.keys.unique(&digest);
+            let seen = before.as_ref().map_or("", |id| id.as_str());
+            self.checks.put([b"g", key.as_bytes(), seen.as_bytes()]);
+            match after {
+                Some(id) => self.command([b"SET", key.as_bytes(), id.as_str().as_bytes()]),
+                None => self.command([b"DEL", key.as_bytes()]),
+            }
+        }
+    }
+
+    fn write_events(&mut self) -> Result<()> {
+        let damaged = |what| StoreError::Damaged { what };
+        let turns = self.keys.turns();
+        for (id, Events { read, after, added }) in std::mem::take(&mut self.events) {
+            let key = self.keys.events(&id);
+            let Some((version, before)) = read else {
+                for event in added {
+                    let seq = event.seq.to_string();
+                    let at = event.at.as_millis().to_string();
+                    let entry = entry::write(&jobservice_core::outbox::OutboxEntry::new(id.clone(), event));
+                    let entry = entry.map_err(damaged)?;
+                    self.command([b"HSET", key.as_bytes(), seq.as_bytes(), entry.as_bytes()]);
+                    self.command([b"HINCRBY", key.as_bytes(), b"v", b"1"]);
+                    self.command([b"ZADD", turns.as_bytes(), b"NX", at.as_bytes(), id.as_str().as_bytes()]);
+                }
+                continue;
+            };
+            if before == after {
+                continue;
+            }
+            self.checks.put([b"f", key.as_bytes(), b"v", version.as_bytes()]);
+            match after.turn() {
+                Some(turn) => {
+                    let turn = turn.as_millis().to_string();
+                    self.command([b"ZADD", turns.as_bytes(), turn.as_bytes(), id.as_str().as_bytes()]);
+                }
+                None => self.command([b"ZREM", turns.as_bytes(), id.as_str().as_bytes()]),
+            }
+            if after.is_empty() {
+                self.command([b"DEL", key.as_bytes()]);
+                continue;
+            }
+            for gone in before.entries().filter(|entry| after.get(entry.event.seq).is_none()) {
+                self.command([b"HDEL", key.as_bytes(), gone.event.seq.to_string().as_bytes()]);
+            }
+            for entry in after.entries().filter(|entry| before.get(entry.event.seq) != Some(*entry)) {
+                let text = entry::write(entry).map_err(damaged)?;
+                self.command([b"HSET", key.as_bytes(), entry.event.seq.to_string().as_bytes(), text.as_bytes()]);
+            }
+            self.command([b"HINCRBY", key.as_bytes(), b"v", b"1"]);
+        }
+        Ok(())
+    }
+
+    fn write_minutes(&mut self) {
+        let (hour, minute) = hour_and_minute(self.now);
+        for (name, bucket) in std::mem::take(&mut self.minutes) {
+            let key = self.keys.minutes(hour, name.as_str());
+            for (letter, number) in letters(&bucket).into_iter().filter(|(_, number)| *number > 0) {
+                let field = format!("{minute}{letter}");
+                self.command([b"HINCRBY", key.as_bytes(), field.as_bytes(), number.to_string().as_bytes()]);
+            }
+            let member = format!("{hour}:{name}");
+            self.command([b"ZADD", self.keys.hours().as_bytes(), hour.to_string().as_bytes(), member.as_bytes()]);
+        }
+    }
+}
+
+/// The hour of an instant, counted from 1970, and the minute in it: where its numbers are kept.
+pub(crate) fn hour_and_minute(now: Time) -> (i64, i64) {
+    let minute = minutes::number_of(now);
+    (minute.div_euclid(60), minute.rem_euclid(60))
+}
+
+/// The numbers of a minute with the letters that they are stored under. `lua/claim.lua` knows `w`.
+pub(crate) fn letters(bucket: &Bucket) -> [(char, u64); 5] {
+    let Bucket { submitted, succeeded, failed, wait_ms, run_ms } = *bucket;
+    [('s', submitted), ('o', succeeded), ('f', failed), ('w', wait_ms), ('r', run_ms)]
+}
+
+/// A job's place in a set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Place {
+    /// In a sorted set, by this score.
+    Score(i64),
+    /// In a set.
+    Member,
+}
+
+/// Priorities are this far apart in the scores of waiting jobs: more than the milliseconds until the year 2248.
+const PRIORITY_STEP: i64 = 1 << 43;
+
+/// The score of a waiting job: the least is the first to be claimed. Exact in a double.
+pub(crate) const fn ready_score(priority: u8, ready_at: Time) -> i64 {
+    (jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP + ready_at.as_millis()
+}
+
+/// The sets that a job is in by its state.
+pub(crate) fn sets(keys: &Keys, job: &Job, mut put: impl FnMut(String, Place)) {
+    let name = &job.spec.name;
+    match job.index() {
+        Index::Due { run_at } => {
+            put(keys.due(), Place::Score(run_at.as_millis()));
+            put(keys.due_of(name), Place::Score(run_at.as_millis()));
+        }
+        Index::Ready { priority, ready_at, suspect } => {
+            let key = if suspect { keys.suspects(name) } else { keys.ready(name) };
+            put(key, Place::Score(ready_score(priority, ready_at)));
+        }
+        Index::Running { reap_at } => put(keys.running(name), Place::Score(reap_at.as_millis())),
+        Index::Final { expires_at } => put(keys.kept(job.state.status), Place::Score(expires_at.as_millis())),
+    }
+    if let Some(lease) = &job.state.lease {
+        put(keys.held(&lease.pool), Place::Member);
+    }
+    if let Some(upstream) = job.spec.upstream.as_ref().filter(|_| !job.state.status.is_final()) {
+        put(keys.live(upstream), Place::Member);
+    }
+}
+
+/// The sorted sets that a job is in for as long as it exists, by time of submission.
+pub(crate) fn lists(keys: &Keys, job: &Job, mut put: impl FnMut(String)) {
+    put(keys.by_time());
+    put(keys.by_name(&job.spec.name));
+    job.spec.tags.iter().for_each(|tag| put(keys.by_tag(tag)));
+    if let Some(upstream) = &job.spec.upstream {
+        put(keys.executions(upstream));
+    }
+}
+
+/// What is added to sets and taken out of them, by set.
+#[derive(Default)]
+struct Moves {
+    enter: HashMap<String, Vec<(JobId, Place)>>,
+    leave: HashMap<String, Vec<(JobId, Place)>>,
+    names: BTreeMap<String, Vec<Name>>,
+}
+
+impl Moves {
+    fn leave(&mut self, key: String, id: &JobId, place: Place) {
+        self.leave.entry(key).or_default().push((id.clone(), place));
+    }
+
+    /// A job that stays where it was is not moved: `leave` comes before `enter`.
+    fn enter(&mut self, key: String, id: &JobId, place: Place) {
+        if let Some(leaving) = self.leave.get_mut(&key)
+            && let Some(at) = leaving.iter().rposition(|(of, _)| of == id)
+        {
+            let (_, was) = leaving.swap_remove(at);
+            if was == place {
+                return;
+            }
+        }
+        self.enter.entry(key).or_default().push((id.clone(), place));
+    }
+
+    /// Notes a name that has jobs of a status, unless it had before.
+    fn name(&mut self, name: &Name, keys: &Keys, was: Option<Status>, is: Status) {
+        let mut note = |key: String| {
+            let names = self.names.entry(key).or_default();
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        };
+        if was.is_none_or(Status::is_final) {
+            note(keys.live_names());
+        }
+        match is {
+            Status::Pending if was != Some(Status::Pending) => note(keys.work()),
+            Status::Running if was != Some(Status::Running) => note(keys.busy()),
+            _ => {}
+        }
+    }
+
+    fn write(self, commands: &mut Words) {
+        for (key, members) in self.leave {
+            for part in members.chunks(WORDS_MAX) {
+                let command = match part.first() {
+                    Some((_, Place::Member)) => "SREM",
+                    Some((_, Place::Score(_))) => "ZREM",
+                    None => continue,
+                };
+                commands.group(command, &key, part.len(), part.iter().map(|(id, _)| id.as_str().to_owned()));
+            }
+        }
+        for (key, members) in self.enter {
+            for part in members.chunks(WORDS_MAX / 2) {
+                match part.first() {
+                    Some((_, Place::Member)) => {
+                        commands.group("SADD", &key, part.len(), part.iter().map(|(id, _)| id.as_str().to_owned()));
+                    }
+                    Some((_, Place::Score(_))) => {
+                        let words = part.iter().flat_map(|(id, place)| {
+                            let score = if let Place::Score(score) = place { *score } else { 0 };
+                            [score.to_string(), id.as_str().to_owned()]
+                        });
+                        commands.group("ZADD", &key, 2 * part.len(), words);
+                    }
+                    None => {}
+                }
+            }
+        }
+        for (key, names) in self.names {
+            for part in names.chunks(WORDS_MAX) {
+                commands.group("SADD", &key, part.len(), part.iter().map(|name| name.as_str().to_owned()));
+            }
+        }
+    }
+}
+
+impl Words {
+    /// A command with many members of one key.
+    fn group(&mut self, command: &str, key: &str, count: usize, members: impl Iterator<Item = String>) {
+        self.count += 1;
+        self.words.push((count + 2).to_string().into_bytes());
+        self.words.push(command.as_bytes().to_vec());
+        self.words.push(key.as_bytes().to_vec());
+        self.words.extend(members.map(String::into_bytes));
+    }
+}
+
+/// The number in an answer, or an error.
+pub(crate) fn count(value: &Value) -> Result<u64> {
+    Ok(number(value)?.unwrap_or(0).max(0) as u64)
+}
+
+/// The ids in an answer; what is no id is left out.
+pub(crate) fn ids(value: &Value) -> Result<Vec<JobId>> {
+    let mut ids = Vec::new();
+    for member in array(value)? {
+        if let Some(id) = text(member)?.and_then(|text| JobId::new(text).ok()) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
