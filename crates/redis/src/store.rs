@@ -73,9 +73,10 @@ impl RedisStore {
             return 0;
         }
         // FNV-1a: stable over releases, unlike the standard library's hasher.
-        let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = name
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         (hash % self.shards.len() as u64) as usize
     }
 
@@ -251,8 +252,8 @@ impl Store for RedisStore {
         not_yet()
     }
 
-    async fn beat(&self, _node: Option<&Node>, _now: Time) -> Result<Vec<Node>> {
-        not_yet()
+    async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {
+        self.beat_node(node, now).await
     }
 
     fn notices(&self) -> &Arc<Notices> {
@@ -260,10 +261,10 @@ impl Store for RedisStore {
     }
 
     async fn audit(&self) -> Result<Vec<String>> {
-        not_yet()
+        self.audit_all().await
     }
 
     async fn dump(&self) -> Result<String> {
-        not_yet()
+        self.dump_all().await
     }
 }
