@@ -18,6 +18,7 @@ mod insert;
 mod inspect;
 mod keys;
 mod link;
+mod list;
 mod nodes;
 mod policy_text;
 mod record;
@@ -25,6 +26,7 @@ mod runs;
 mod script;
 mod store;
 mod wake;
+mod walk;
 mod work;
 
 pub use store::{Options, RedisStore};
