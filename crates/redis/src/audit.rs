@@ -229,7 +229,7 @@ fn of_submissions(all: &Everything) -> Vec<String> {
 fn of_minutes(all: &Everything) -> Vec<String> {
     let hours = all.sorted.get("minutes");
     let hour_of = |key: &str| key.split_once(':').and_then(|(hour, _)| hour.parse::<i64>().ok());
-    let is_lost = |key: &&String| hours.and_then(|hours| hours.get(*key).copied()) != hour_of(key);
+    let is_lost = |key: &&String| hours.and_then(|hours| hours.get(*key)).map(|first| first.div_euclid(60)) != hour_of(key);
     all.minutes.iter().filter(is_lost).map(|key| format!("the minutes {key:?} are not among the known hours")).collect()
 }
 

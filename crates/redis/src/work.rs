@@ -578,7 +578,8 @@ impl<'a> Work<'a> {
                 self.command([b"HINCRBY", key.as_bytes(), field.as_bytes(), number.to_string().as_bytes()]);
             }
             let member = format!("{hour}:{name}");
-            self.command([b"ZADD", self.keys.hours().as_bytes(), hour.to_string().as_bytes(), member.as_bytes()]);
+            let first = (hour * 60 + minute).to_string();
+            self.command([b"ZADD", self.keys.hours().as_bytes(), b"LT", first.as_bytes(), member.as_bytes()]);
         }
     }
 }
