@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use jobservice_core::notices::Notices;
 use jobservice_core::store::{Inserted, NewJob, Result};
 use jobservice_core::{JobId, Name, StoreError, Time, limits};
 
@@ -40,8 +41,8 @@ struct Known {
 impl RedisStore {
     /// Inserts jobs, each answered on its own; those of a shard in one step.
     pub(crate) async fn insert_all(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
-        if let [shard] = self.shards.as_slice() {
-            return self.insert_into(shard, &jobs, now).await;
+        if self.shards.len() == 1 {
+            return self.insert_into(0, jobs, now).await;
         }
         let mut by_shard: HashMap<usize, Vec<(usize, NewJob)>> = HashMap::new();
         let count = jobs.len();
@@ -50,9 +51,8 @@ impl RedisStore {
         }
         let mut answers = vec![Inserted::LeaseLost; count];
         for (number, jobs) in by_shard {
-            let Some(shard) = self.shards.get(number) else { continue };
             let (places, jobs): (Vec<usize>, Vec<NewJob>) = jobs.into_iter().unzip();
-            for (at, answer) in places.into_iter().zip(self.insert_into(shard, &jobs, now).await?) {
+            for (at, answer) in places.into_iter().zip(self.insert_into(number, jobs, now).await?) {
                 if let Some(place) = answers.get_mut(at) {
                     *place = answer;
                 }
@@ -61,34 +61,56 @@ impl RedisStore {
         Ok(answers)
     }
 
-    async fn insert_into(&self, shard: &Shard, jobs: &[NewJob], now: Time) -> Result<Vec<Inserted>> {
-        let mut tries = Tries::default();
-        loop {
-            let mut work = self.work(shard, now);
-            let known = if tries.is_first() { Known::default() } else { Known::read(&mut work, jobs).await? };
-            let answers = insert_batch(&mut work, jobs, known, now).await?;
-            if self.commit(work, &mut tries).await? {
-                return Ok(answers);
-            }
+    async fn insert_into(&self, number: usize, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
+        let lane = self.lanes.get(number).ok_or(StoreError::Poisoned)?;
+        lane.insert(jobs, now).await
+    }
+}
+
+/// Jobs that were submitted together, and when.
+pub(crate) type Group<'a> = (&'a [NewJob], Time);
+
+/// Inserts groups of jobs into a shard in one step; the answers by group.
+pub(crate) async fn insert_groups(
+    shard: &Shard,
+    notices: &Notices,
+    groups: &[Group<'_>],
+) -> Result<Vec<Vec<Inserted>>> {
+    let Some((_, now)) = groups.first() else { return Ok(Vec::new()) };
+    let mut tries = Tries::default();
+    loop {
+        let mut work = Work::new(&shard.link, &shard.keys, *now);
+        let mut known = if tries.is_first() {
+            Known::default()
+        } else {
+            Known::read(&mut work, groups.iter().flat_map(|(jobs, _)| *jobs)).await?
+        };
+        let mut answers = Vec::with_capacity(groups.len());
+        for (jobs, now) in groups {
+            answers.push(insert_batch(&mut work, jobs, &mut known, *now).await?);
+        }
+        if let Some(committed) = work.commit(&mut tries).await? {
+            committed.news.tell(notices);
+            return Ok(answers);
         }
     }
 }
 
 impl Known {
     /// Reads all that may be in the way, in two round trips.
-    async fn read(work: &mut Work<'_>, jobs: &[NewJob]) -> Result<Known> {
-        let ids: Vec<JobId> = jobs.iter().map(|new| new.job.id.clone()).collect();
+    async fn read(work: &mut Work<'_>, jobs: impl Iterator<Item = &NewJob> + Clone) -> Result<Known> {
+        let ids: Vec<JobId> = jobs.clone().map(|new| new.job.id.clone()).collect();
         work.load(&ids).await?;
         let keys = work.keys();
         let mut pipe = redis::pipe();
-        for new in jobs {
+        for new in jobs.clone() {
             pipe.cmd("EXISTS").arg(keys.policy(&new.job.id));
             let field = new.idempotency_key.as_ref().map(|key| submission(&new.job.spec.name, key));
             pipe.cmd("HGET").arg(keys.submissions()).arg(field.unwrap_or_default());
         }
         let answers = work.link().pipe(&pipe, "insert").await?;
         let mut known = Known { is_read: true, ..Known::default() };
-        for (new, answer) in jobs.iter().zip(answers.chunks_exact(2)) {
+        for (new, answer) in jobs.zip(answers.chunks_exact(2)) {
             let [is_policy, remembered] = answer else { continue };
             if *is_policy == redis::Value::Int(1) {
                 known.policies.insert(new.job.id.clone());
@@ -104,19 +126,19 @@ impl Known {
 
 /// Inserts a batch into a step, each answered on its own: the earlier wins a key.
 pub(crate) async fn insert_new(work: &mut Work<'_>, jobs: &[NewJob], now: Time) -> Result<Vec<Inserted>> {
-    let known = Known::read(work, jobs).await?;
-    insert_batch(work, jobs, known, now).await
+    let mut known = Known::read(work, jobs.iter()).await?;
+    insert_batch(work, jobs, &mut known, now).await
 }
 
 async fn insert_batch(
     work: &mut Work<'_>,
     jobs: &[NewJob],
-    mut known: Known,
+    known: &mut Known,
     now: Time,
 ) -> Result<Vec<Inserted>> {
     let mut answers = Vec::with_capacity(jobs.len());
     for new in jobs {
-        answers.push(insert_one(work, new, &mut known, now).await?);
+        answers.push(insert_one(work, new, known, now).await?);
     }
     Ok(answers)
 }

@@ -15,6 +15,7 @@ mod entry;
 mod header;
 mod insert;
 mod keys;
+mod lane;
 mod link;
 mod record;
 mod runs;

@@ -12,6 +12,7 @@ use jobservice_core::{JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
 use crate::keys::Keys;
+use crate::lane::Lane;
 use crate::link::Link;
 use crate::record::Record;
 use crate::work::{Committed, Tries, Work};
@@ -35,7 +36,9 @@ impl Default for Options {
 
 /// The store on Redis.
 pub struct RedisStore {
-    pub(crate) shards: Vec<Shard>,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    /// Where submissions come together, by shard.
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) notices: Arc<Notices>,
     /// The records of jobs that this node claimed: what a finish or an extend assumes.
     pub(crate) held: Mutex<HashMap<JobId, Record>>,
@@ -53,10 +56,13 @@ impl RedisStore {
     /// Connects.
     pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
         let link = Link::connect(&options.url).await?;
-        let shard = |number| Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) };
+        let shard = |number| Arc::new(Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) });
+        let shards: Vec<Arc<Shard>> = (0..options.shards.max(1)).map(shard).collect();
+        let notices: Arc<Notices> = Arc::default();
         Ok(Arc::new(RedisStore {
-            shards: (0..options.shards.max(1)).map(shard).collect(),
-            notices: Arc::default(),
+            lanes: shards.iter().map(|shard| Lane::start(Arc::clone(shard), Arc::clone(&notices))).collect(),
+            shards,
+            notices,
             held: Mutex::default(),
             options: Mutex::default(),
         }))
@@ -82,7 +88,7 @@ impl RedisStore {
     /// The shard that has a job or policy; the first one if none has.
     pub(crate) async fn shard_with(&self, id: &JobId) -> Result<&Shard> {
         let _ = id;
-        self.shards.first().ok_or(StoreError::Poisoned)
+        self.shards.first().map(|shard| &**shard).ok_or(StoreError::Poisoned)
     }
 
     /// A step on a shard.
