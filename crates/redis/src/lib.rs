@@ -17,6 +17,7 @@ mod insert;
 mod keys;
 mod lane;
 mod link;
+mod locate;
 mod record;
 mod runs;
 mod script;

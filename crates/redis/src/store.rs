@@ -48,6 +48,7 @@ pub struct RedisStore {
 
 /// One part of the store.
 pub(crate) struct Shard {
+    pub(crate) number: usize,
     pub(crate) link: Link,
     pub(crate) keys: Keys,
 }
@@ -56,8 +57,9 @@ impl RedisStore {
     /// Connects.
     pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
         let link = Link::connect(&options.url).await?;
-        let shard = |number| Arc::new(Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) });
-        let shards: Vec<Arc<Shard>> = (0..options.shards.max(1)).map(shard).collect();
+        let count = options.shards.max(1);
+        let shard = |number| Arc::new(Shard { number, link: link.clone(), keys: Keys::new(&options.namespace, number, count) });
+        let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
         let notices: Arc<Notices> = Arc::default();
         Ok(Arc::new(RedisStore {
             lanes: shards.iter().map(|shard| Lane::start(Arc::clone(shard), Arc::clone(&notices))).collect(),
@@ -68,37 +70,17 @@ impl RedisStore {
         }))
     }
 
-    /// The shard of the jobs of a name.
-    pub(crate) fn shard_of(&self, name: &Name) -> &Shard {
-        &self.shards[self.shard_number(name)]
-    }
-
-    /// The number of the shard of the jobs of a name.
-    pub(crate) fn shard_number(&self, name: &Name) -> usize {
-        if self.shards.len() == 1 {
-            return 0;
-        }
-        // FNV-1a: stable over releases, unlike the standard library's hasher.
-        let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        (hash % self.shards.len() as u64) as usize
-    }
-
-    /// The shard that has a job or policy; the first one if none has.
-    pub(crate) async fn shard_with(&self, id: &JobId) -> Result<&Shard> {
-        let _ = id;
-        self.shards.first().map(|shard| &**shard).ok_or(StoreError::Poisoned)
-    }
-
     /// A step on a shard.
     pub(crate) fn work<'a>(&self, shard: &'a Shard, now: Time) -> Work<'a> {
         Work::new(&shard.link, &shard.keys, now)
     }
 
     /// Carries a step out; false if it has to be decided again.
-    pub(crate) async fn commit(&self, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
+    pub(crate) async fn commit(&self, shard: &Shard, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
         let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
+        // Crash before this: pointers to nothing stay, which are taken for none.
+        let gone: Vec<&JobId> = records.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id).collect();
+        self.unpoint(shard.number, &gone).await?;
         {
             let mut held = self.held.lock();
             for (id, record) in records {
@@ -131,6 +113,10 @@ fn not_yet<T>() -> Result<T> {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn new_id(&self, name: &Name) -> JobId {
+        self.own_id(name)
+    }
+
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
         self.insert_all(jobs, now).await
     }

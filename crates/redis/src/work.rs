@@ -188,6 +188,11 @@ impl<'a> Work<'a> {
         self.keys
     }
 
+    /// Whether there are several shards, and so pointers.
+    pub(crate) fn has_pointers(&self) -> bool {
+        self.keys.has_pointers()
+    }
+
     /// The connection.
     pub(crate) fn link(&self) -> &'a Link {
         self.link
