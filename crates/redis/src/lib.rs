@@ -7,6 +7,7 @@
 //!
 //! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
 
+mod audit;
 mod body;
 mod claim;
 mod control;
@@ -14,10 +15,12 @@ mod due;
 mod entry;
 mod header;
 mod insert;
+mod inspect;
 mod keys;
 mod lane;
 mod link;
 mod locate;
+mod nodes;
 mod outbox;
 mod policies;
 mod policy;

@@ -4,8 +4,6 @@
 //! Who takes events reads those of many jobs and holds them in one step. Of two that take at once one finds that the
 //! versions have risen, and looks again for who is left.
 
-use std::collections::HashMap;
-
 use jobservice_core::outbox::{JobEvents, JobOutbox, OutboxEntry, Resent, Settled};
 use jobservice_core::store::Result;
 use jobservice_core::{JobId, StoreError, Time};
@@ -14,53 +12,82 @@ use crate::due::{note_broken, scored};
 use crate::store::{RedisStore, Shard};
 use crate::work::{Tries, Work};
 
+/// How often a take looks again because others were faster: they got what it did not.
+const ROUNDS_MAX: u32 = 8;
+
+/// The events of a job that were taken, with what its turn was.
+struct Taken {
+    turn: Time,
+    events: JobEvents,
+}
+
 impl RedisStore {
     /// Takes the events of jobs whose turn it is, and holds them until `until`.
     ///
     /// The events of each shard are taken in a step of its own: should a later one fail, what was taken is given out.
     pub(crate) async fn take_due_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
         let mut due: Vec<(i64, String, usize)> = Vec::new();
-        for (at, shard) in self.shards.iter().enumerate() {
-            due.extend(due_on(shard, limit, now).await?.into_iter().map(|(turn, id)| (turn, id, at)));
+        for (number, shard) in self.shards.iter().enumerate() {
+            due.extend(due_on(shard, limit, now).await?.into_iter().map(|(turn, id)| (turn, id, number)));
         }
+        // The oldest of all shards.
         due.sort_unstable();
         due.truncate(limit);
-        let mut taken: HashMap<JobId, JobEvents> = HashMap::new();
-        for (at, shard) in self.shards.iter().enumerate() {
-            let ids: Vec<&str> = due.iter().filter(|(_, _, of)| *of == at).map(|(_, id, _)| id.as_str()).collect();
-            match self.take_from(shard, &ids, until, now).await {
-                Ok(events) => taken.extend(events.into_iter().map(|events| (events.job.id.clone(), events))),
-                Err(error) if taken.is_empty() => return Err(error),
-                Err(error) => tracing::warn!(shard = shard.number, "no events taken: {error}"),
+        let mut taken: Vec<Taken> = Vec::new();
+        for (number, shard) in self.shards.iter().enumerate() {
+            let here = due.iter().filter(|(.., of)| *of == number).map(|(turn, id, _)| (*turn, id.clone()));
+            if let Err(error) = self.take_from(shard, here.collect(), until, now, &mut taken).await {
+                if taken.is_empty() {
+                    return Err(error);
+                }
+                tracing::warn!(shard = shard.number, "not all events that are due were taken: {error}");
             }
         }
-        // Oldest first.
-        let order = due.into_iter().filter_map(|(_, id, _)| JobId::new(id).ok());
-        Ok(order.filter_map(|id| taken.remove(&id)).collect())
+        taken.sort_unstable_by(|a, b| (a.turn, &a.events.job.id).cmp(&(b.turn, &b.events.job.id)));
+        Ok(taken.into_iter().map(|taken| taken.events).collect())
     }
 
-    /// Takes the events of these jobs, as far as it is still their turn.
-    async fn take_from(&self, shard: &Shard, due: &[&str], until: Time, now: Time) -> Result<Vec<JobEvents>> {
+    /// Takes the events of as many jobs as are due: of these, or, as far as others were faster, of those that come next.
+    async fn take_from(
+        &self,
+        shard: &Shard,
+        mut due: Vec<(i64, String)>,
+        until: Time,
+        now: Time,
+        taken: &mut Vec<Taken>,
+    ) -> Result<()> {
+        let mut left = due.len();
         let mut tries = Tries::default();
-        while !due.is_empty() {
+        for _ in 0..ROUNDS_MAX {
+            if due.is_empty() {
+                break;
+            }
             let mut work = self.work(shard, now);
-            let ids: Vec<JobId> = due.iter().filter_map(|id| known_or_dropped(&mut work, id)).collect();
+            let ids: Vec<JobId> = due.iter().filter_map(|(_, id)| known_or_dropped(&mut work, id)).collect();
             let broken = work.load_outboxes(&ids).await?;
             // After their events: a job that is read later is at least as new as these.
             work.load(&ids).await?;
-            let mut taken = Vec::with_capacity(ids.len());
+            let mut these = Vec::with_capacity(ids.len());
             for id in &ids {
-                taken.extend(take_one(&mut work, id, broken.get(id), until, now).await?);
+                these.extend(take_one(&mut work, id, broken.get(id), until, now).await?);
             }
             match self.commit(shard, work, &mut tries).await {
-                Ok(true) => return Ok(taken),
+                Ok(true) => {
+                    let is_complete = these.len() == due.len();
+                    left = left.saturating_sub(these.len());
+                    taken.extend(these);
+                    if is_complete || left == 0 {
+                        break;
+                    }
+                }
                 Ok(false) => {}
                 // Others are busy with the same events: nothing is left undone.
                 Err(StoreError::Contended { .. }) => break,
                 Err(error) => return Err(error),
             }
+            due = due_on(shard, left, now).await?;
         }
-        Ok(Vec::new())
+        Ok(())
     }
 
     /// Records what became of a delivery.
@@ -133,18 +160,18 @@ async fn take_one(
     unreadable: Option<&String>,
     until: Time,
     now: Time,
-) -> Result<Option<JobEvents>> {
+) -> Result<Option<Taken>> {
     if let Some(why) = unreadable.map(String::as_str) {
         set_aside(work, id, why);
         return Ok(None);
     }
     let outbox: &JobOutbox = work.outbox(id).await?;
-    let turn = outbox.turn();
-    if turn.is_none_or(|turn| turn > now) {
+    let next = outbox.turn();
+    let Some(turn) = next.filter(|turn| *turn <= now) else {
         // Somebody else took or settled them; or the turn is wrong, and would come first for ever. Either way this is it.
-        set_turn(work, id, turn);
+        set_turn(work, id, next);
         return Ok(None);
-    }
+    };
     if let Some(why) = work.broken(id).map(str::to_owned) {
         work.outbox_must_stand(id);
         set_aside(work, id, &format!("the record of the job cannot be read: {why}"));
@@ -156,7 +183,7 @@ async fn take_one(
         set_aside(work, id, "there is no such job");
         return Ok(None);
     };
-    Ok(Some(work.outbox(id).await?.take(job, until)))
+    Ok(Some(Taken { turn, events: work.outbox(id).await?.take(job, until) }))
 }
 
 /// Writes the turn of a job as its events have it.
@@ -173,6 +200,7 @@ fn set_turn(work: &mut Work<'_>, id: &JobId, turn: Option<Time>) {
 fn set_aside(work: &mut Work<'_>, id: &JobId, why: &str) {
     tracing::error!(job.id = %id, "the events of job {id} cannot be sent: {why}; they are set aside, see `jobservice doctor`");
     note_broken(work, id);
-    let turns = work.keys().turns();
-    work.command([b"ZREM", turns.as_bytes(), id.as_str().as_bytes()]);
+    for key in [work.keys().turns(), work.keys().waiting_since()] {
+        work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]);
+    }
 }

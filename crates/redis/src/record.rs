@@ -113,11 +113,7 @@ pub(crate) async fn outboxes(
 pub(crate) fn read_outbox(id: &JobId, answer: &Value) -> Result<(String, JobOutbox)> {
     let mut version = String::new();
     let mut entries = Vec::new();
-    let pairs: Vec<(&Value, &Value)> = match answer {
-        Value::Map(pairs) => pairs.iter().map(|(field, value)| (field, value)).collect(),
-        other => array(other)?.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.get(1))).collect(),
-    };
-    for (field, value) in pairs {
+    for (field, value) in pairs(answer)? {
         let (Some(field), Some(value)) = (text(field)?, text(value)?) else { continue };
         if field == "v" {
             value.clone_into(&mut version);
@@ -129,6 +125,14 @@ pub(crate) fn read_outbox(id: &JobId, answer: &Value) -> Result<(String, JobOutb
     }
     entries.sort_by_key(|entry| entry.event.seq);
     Ok((version, JobOutbox::new(entries)))
+}
+
+/// The fields of a hash with their values, in the answer to `HGETALL`.
+pub(crate) fn pairs(answer: &Value) -> Result<Vec<(&Value, &Value)>> {
+    Ok(match answer {
+        Value::Map(pairs) => pairs.iter().map(|(field, value)| (field, value)).collect(),
+        other => array(other)?.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.get(1))).collect(),
+    })
 }
 
 /// An id in an answer; none if it is nil.

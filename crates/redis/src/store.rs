@@ -244,8 +244,8 @@ impl Store for RedisStore {
         not_yet()
     }
 
-    async fn beat(&self, _node: Option<&Node>, _now: Time) -> Result<Vec<Node>> {
-        not_yet()
+    async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {
+        self.beat_node(node, now).await
     }
 
     fn notices(&self) -> &Arc<Notices> {
@@ -253,10 +253,10 @@ impl Store for RedisStore {
     }
 
     async fn audit(&self) -> Result<Vec<String>> {
-        not_yet()
+        self.audit_all().await
     }
 
     async fn dump(&self) -> Result<String> {
-        not_yet()
+        self.dump_all().await
     }
 }

@@ -573,7 +573,7 @@ impl<'a> Work<'a> {
 
     fn write_events(&mut self) -> Result<()> {
         let damaged = |what| StoreError::Damaged { what };
-        let turns = self.keys.turns();
+        let (turns, since) = (self.keys.turns(), self.keys.waiting_since());
         for (id, Events { read, after, added }) in std::mem::take(&mut self.events) {
             let key = self.keys.events(&id);
             let Some((version, before)) = read else {
@@ -585,6 +585,7 @@ impl<'a> Work<'a> {
                     self.command([b"HSET", key.as_bytes(), seq.as_bytes(), entry.as_bytes()]);
                     self.command([b"HINCRBY", key.as_bytes(), b"v", b"1"]);
                     self.command([b"ZADD", turns.as_bytes(), b"NX", at.as_bytes(), id.as_str().as_bytes()]);
+                    self.command([b"ZADD", since.as_bytes(), b"LT", at.as_bytes(), id.as_str().as_bytes()]);
                 }
                 continue;
             };
@@ -598,6 +599,14 @@ impl<'a> Work<'a> {
                     self.command([b"ZADD", turns.as_bytes(), turn.as_bytes(), id.as_str().as_bytes()]);
                 }
                 None => self.command([b"ZREM", turns.as_bytes(), id.as_str().as_bytes()]),
+            }
+            match waits_since(&after) {
+                was if was == waits_since(&before) => {}
+                Some(at) => {
+                    let at = at.as_millis().to_string();
+                    self.command([b"ZADD", since.as_bytes(), at.as_bytes(), id.as_str().as_bytes()]);
+                }
+                None => self.command([b"ZREM", since.as_bytes(), id.as_str().as_bytes()]),
             }
             if after.is_empty() {
                 self.command([b"DEL", key.as_bytes()]);
@@ -618,6 +627,9 @@ impl<'a> Work<'a> {
     fn write_minutes(&mut self) {
         let (hour, minute) = hour_and_minute(self.now);
         for (name, bucket) in std::mem::take(&mut self.minutes) {
+            if bucket == Bucket::default() {
+                continue;
+            }
             let key = self.keys.minutes(hour, name.as_str());
             for (letter, number) in letters(&bucket).into_iter().filter(|(_, number)| *number > 0) {
                 let field = format!("{minute}{letter}");
@@ -627,6 +639,11 @@ impl<'a> Work<'a> {
             self.command([b"ZADD", self.keys.hours().as_bytes(), hour.to_string().as_bytes(), member.as_bytes()]);
         }
     }
+}
+
+/// From when on the deadline of the waiting event is counted whose deadline is the first; none if nothing waits.
+pub(crate) fn waits_since(outbox: &JobOutbox) -> Option<Time> {
+    outbox.waiting().map(|entry| entry.resent_at.unwrap_or(entry.event.at)).min()
 }
 
 /// The hour of an instant, counted from 1970, and the minute in it: where its numbers are kept.
