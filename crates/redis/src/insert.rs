@@ -210,7 +210,6 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
             return Ok(Inserted::Duplicate(holder));
         }
     }
-    work.check([b"x", keys.policy(&job.id).as_bytes()]);
     if work.has_pointers() {
         work.check([b"x", keys.pointer(&job.id).as_bytes()]);
     }

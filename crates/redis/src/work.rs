@@ -514,7 +514,8 @@ impl<'a> Work<'a> {
         let key = self.keys.job(id);
         match before {
             Some(before) => self.checks.put([b"h", key.as_bytes(), before.header.as_bytes()]),
-            None => self.checks.put([b"x", key.as_bytes()]),
+            // Jobs and policies share their ids.
+            None => self.checks.put([b"n", key.as_bytes(), self.keys.policy(id).as_bytes()]),
         }
         if let Some(before) = before {
             sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
