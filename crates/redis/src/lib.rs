@@ -18,6 +18,7 @@ mod keys;
 mod lane;
 mod link;
 mod locate;
+mod logs;
 mod record;
 mod runs;
 mod script;
@@ -25,4 +26,5 @@ mod store;
 mod wake;
 mod work;
 
+pub use logs::{LogExtent, LogPart};
 pub use store::{Options, RedisStore};

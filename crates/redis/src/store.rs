@@ -58,7 +58,8 @@ impl RedisStore {
     pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
         let link = Link::connect(&options.url).await?;
         let count = options.shards.max(1);
-        let shard = |number| Arc::new(Shard { number, link: link.clone(), keys: Keys::new(&options.namespace, number, count) });
+        let shard =
+            |number| Arc::new(Shard { number, link: link.clone(), keys: Keys::new(&options.namespace, number, count) });
         let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
         let notices: Arc<Notices> = Arc::default();
         Ok(Arc::new(RedisStore {
