@@ -20,6 +20,7 @@ mod keys;
 mod lane;
 mod link;
 mod locate;
+mod logs;
 mod nodes;
 mod outbox;
 mod policies;
@@ -32,4 +33,5 @@ mod store;
 mod wake;
 mod work;
 
+pub use logs::{LogExtent, LogPart};
 pub use store::{Options, RedisStore};
