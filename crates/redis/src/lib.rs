@@ -19,6 +19,7 @@ mod inspect;
 mod keys;
 mod lane;
 mod link;
+mod list;
 mod locate;
 mod logs;
 mod nodes;
@@ -31,6 +32,7 @@ mod runs;
 mod script;
 mod store;
 mod wake;
+mod walk;
 mod work;
 
 pub use logs::{LogExtent, LogPart};

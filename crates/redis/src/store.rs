@@ -216,8 +216,8 @@ impl Store for RedisStore {
         Ok(work.get(id).await?.cloned())
     }
 
-    async fn list(&self, _query: &Query) -> Result<Page> {
-        not_yet()
+    async fn list(&self, query: &Query) -> Result<Page> {
+        self.list_jobs(query).await
     }
 
     async fn executions(&self, _query: &ExecutionsQuery) -> Result<Executions> {
