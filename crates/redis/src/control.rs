@@ -2,13 +2,12 @@
 
 use jobservice_core::job::Status;
 use jobservice_core::lifecycle::{Event, Refusal};
-use jobservice_core::store::{
-    Act, Acted, Action, Controlled, Deleted, NameOptions, OptionsChange, Query, Result,
-};
+use jobservice_core::store::{Act, Acted, Action, Controlled, Deleted, NameOptions, OptionsChange, Query, Result};
 use jobservice_core::{JobId, Name, Time};
 
 use crate::claim::{read_options, write_options};
 use crate::link::text;
+use crate::policy::{Stored, delete_policy};
 use crate::store::RedisStore;
 use crate::work::{Happened, Tries, Work};
 
@@ -19,8 +18,14 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let mut work = self.work(shard, now);
-            let answer = control_job(&mut work, id, action).await?;
-            if self.commit(work, &mut tries).await? {
+            let answer = match work.load_or_policy(id).await? {
+                Some(text) => {
+                    let stored = Stored::read(id, text)?;
+                    self.control_policy(&mut work, shard, &stored, action, now).await?
+                }
+                None => control_job(&mut work, id, action).await?,
+            };
+            if self.commit(shard, work, &mut tries).await? {
                 return Ok(answer);
             }
         }
@@ -33,8 +38,15 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let mut work = self.work(shard, now);
-            let answer = deleted(&work.happen(id, &Event::Delete).await?);
-            if self.commit(work, &mut tries).await? {
+            let policy = work.load_or_policy(id).await?.map(|text| Stored::read(id, text)).transpose()?;
+            let answer = match &policy {
+                Some(stored) => delete_policy(&mut work, stored).await?,
+                None => deleted(&work.happen(id, &Event::Delete).await?),
+            };
+            if self.commit(shard, work, &mut tries).await? {
+                if policy.is_some() && answer == Deleted::Gone {
+                    self.unpoint(shard.number, &[id]).await?;
+                }
                 return Ok(answer);
             }
         }
@@ -58,7 +70,7 @@ impl RedisStore {
                         Act::Delete => Acted::Deleted(deleted(&work.happen(id, &Event::Delete).await?)),
                     });
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     for (at, answer) in places.iter().zip(acted) {
                         if let Some(place) = answers.get_mut(*at) {
                             *place = answer;
@@ -73,7 +85,7 @@ impl RedisStore {
 
     /// Changes what an operator says of a name. Options that say nothing are not kept.
     pub(crate) async fn change_options(&self, name: &Name, change: OptionsChange) -> Result<NameOptions> {
-        let shard = self.shard_of(name);
+        let shard = self.shard_of(name)?;
         let key = shard.keys.names();
         let mut tries = Tries::default();
         loop {
@@ -94,7 +106,7 @@ impl RedisStore {
             }
             // It may have been resumed, or its limit raised.
             work.news.ready = true;
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 self.options.lock().insert(name.clone(), after);
                 return Ok(options);
             }

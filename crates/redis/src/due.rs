@@ -51,7 +51,7 @@ impl RedisStore {
                     }
                     moved += usize::from(matches!(work.happen(id, &Event::Due).await?, Happened::Is(_)));
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     swept.moved += moved;
                     break;
                 }
@@ -94,7 +94,7 @@ impl RedisStore {
                         moved += usize::from(matches!(work.happen(id, &event).await?, Happened::Is(_)));
                     }
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     swept.moved += moved;
                     break;
                 }
@@ -130,7 +130,7 @@ impl RedisStore {
             work.check([b"z", shard.keys.running(name).as_bytes(), b"0"]);
             work.command([b"SREM", shard.keys.busy().as_bytes(), name.as_str().as_bytes()]);
             // Whoever claimed one of its jobs meanwhile keeps it there: nothing to try again.
-            self.commit(work, &mut Tries::default()).await?;
+            self.commit(shard, work, &mut Tries::default()).await?;
         }
         Ok(next_at)
     }
@@ -140,10 +140,15 @@ impl RedisStore {
 pub(crate) fn set_aside(work: &mut Work<'_>, id: &JobId, from: &str) -> bool {
     let Some(why) = work.broken(id) else { return false };
     tracing::error!(job = %id, "the record of a job cannot be read: {why}; it is set aside, see `jobservice doctor`");
-    let broken = work.keys().broken();
-    work.command([b"SADD", broken.as_bytes(), id.as_str().as_bytes()]);
+    note_broken(work, id);
     work.command([b"ZREM", from.as_bytes(), id.as_str().as_bytes()]);
     true
+}
+
+/// Notes for `jobservice doctor` that what belongs to an id cannot be read.
+pub(crate) fn note_broken(work: &mut Work<'_>, id: &JobId) {
+    let broken = work.keys().broken();
+    work.command([b"SADD", broken.as_bytes(), id.as_str().as_bytes()]);
 }
 
 /// The earlier of two times.

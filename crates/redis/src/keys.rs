@@ -13,12 +13,18 @@ use jobservice_core::{JobId, Name, PoolId};
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: String,
+    has_pointers: bool,
 }
 
 impl Keys {
-    /// The keys of shard number `shard` in a namespace.
-    pub(crate) fn new(namespace: &str, shard: usize) -> Keys {
-        Keys { prefix: format!("{{{namespace}:{shard}}}:") }
+    /// The keys of shard number `shard` of `count` in a namespace.
+    pub(crate) fn new(namespace: &str, shard: usize, count: usize) -> Keys {
+        Keys { prefix: format!("{{{namespace}:{shard}}}:"), has_pointers: count > 1 }
+    }
+
+    /// Whether ids may have their home in another shard than their job.
+    pub(crate) fn has_pointers(&self) -> bool {
+        self.has_pointers
     }
 
     /// What all keys of the shard begin with: given to scripts that make keys of ids they choose.
@@ -194,6 +200,36 @@ impl Keys {
     /// Hash: nodes as JSON by pool.
     pub(crate) fn nodes(&self) -> String {
         self.of("nodes", "")
+    }
+
+    /// String: the number of the shard that has the job or policy of this foreign id (`locate.rs`).
+    pub(crate) fn pointer(&self, id: &JobId) -> String {
+        self.of("at:", id.as_str())
+    }
+
+    /// Hash: how far the log of a job reaches (`logs.rs`).
+    pub(crate) fn log(&self, id: &JobId) -> String {
+        self.of("log:", id.as_str())
+    }
+
+    /// String: the text of a segment of a log.
+    pub(crate) fn log_text(&self, segment: u64, id: &JobId) -> String {
+        self.of("log_text:", &format!("{segment}:{id}"))
+    }
+
+    /// Sorted set: jobs with logs by the last write.
+    pub(crate) fn logs(&self) -> String {
+        self.of("logs", "")
+    }
+
+    /// Sorted set: the same by id.
+    pub(crate) fn logs_by_id(&self) -> String {
+        self.of("logs_by_id", "")
+    }
+
+    /// String: the bytes of all texts of logs.
+    pub(crate) fn logs_bytes(&self) -> String {
+        self.of("logs_bytes", "")
     }
 
     /// Set: ids of records that cannot be read.

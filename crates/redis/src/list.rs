@@ -108,7 +108,7 @@ impl RedisStore {
                     (Some(upstream), _, _) => everywhere(&|shard| shard.keys.executions(upstream), place),
                     (None, Some(tag), _) => everywhere(&|shard| shard.keys.by_tag(tag), place),
                     (None, None, Some(name)) => {
-                        let shard = self.shard_of(name);
+                        let shard = self.shard_of(name)?;
                         sources.push(Source::new(shard, shard.keys.by_name(name), 0, place));
                     }
                     (None, None, None) => everywhere(&|shard| shard.keys.by_time(), place),
@@ -119,9 +119,8 @@ impl RedisStore {
             Order::Running => {
                 for shard in &self.shards {
                     let busy = names_in(shard, shard.keys.busy()).await?;
-                    sources.extend(
-                        busy.iter().map(|name| Source::new(shard, shard.keys.running(name), 0, place.clone())),
-                    );
+                    sources
+                        .extend(busy.iter().map(|name| Source::new(shard, shard.keys.running(name), 0, place.clone())));
                 }
             }
             Order::Ready => {
@@ -132,7 +131,7 @@ impl RedisStore {
                 let from = cursor.as_ref().and_then(|cursor| cursor.name.as_ref());
                 names = waiting.into_iter().filter(|name| from.is_none_or(|from| name >= from)).collect();
                 for (group, name) in names.iter().enumerate() {
-                    let shard = self.shard_of(name);
+                    let shard = self.shard_of(name)?;
                     let place = place.as_ref().filter(|_| from == Some(name));
                     for key in [shard.keys.ready(name), shard.keys.suspects(name)] {
                         sources.push(Source::new(shard, key, group, place.cloned()));

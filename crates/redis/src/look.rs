@@ -74,8 +74,7 @@ impl RedisStore {
             if let Some(limit) = limit.filter(|limit| running >= u64::from(*limit)) {
                 return Ok(Some(Waiting::AtLimit { limit, running }));
             }
-            let first = self.shards.first().unwrap_or(shard);
-            let nodes = nodes::known(first).await?;
+            let nodes = nodes::known(self.shard(0)?).await?;
             if !nodes.iter().any(|node| node.is_alive(now) && node.names.contains(name)) {
                 return Ok(Some(Waiting::NoWorker));
             }
@@ -177,7 +176,7 @@ impl RedisStore {
     pub(crate) async fn minutes_from(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
         let mut found: BTreeMap<i64, Bucket> = BTreeMap::new();
         for shard in &self.shards {
-            if name.is_some_and(|name| !std::ptr::eq(self.shard_of(name), shard)) {
+            if name.is_some_and(|name| self.shard_number(name) != shard.number) {
                 continue;
             }
             let mut get = redis::cmd("ZRANGEBYSCORE");

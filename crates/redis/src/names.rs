@@ -52,11 +52,7 @@ async fn options_in(shard: &Shard) -> Result<BTreeMap<Name, NameOptions>> {
     Ok(options)
 }
 
-async fn stats_in(
-    shard: &Shard,
-    names: &[Name],
-    options: &BTreeMap<Name, NameOptions>,
-) -> Result<Vec<NameStats>> {
+async fn stats_in(shard: &Shard, names: &[Name], options: &BTreeMap<Name, NameOptions>) -> Result<Vec<NameStats>> {
     let mut pipe = redis::pipe();
     names.iter().for_each(|name| ask(&mut pipe, shard, name));
     let answers = shard.link.pipe(&pipe, "names").await?;
@@ -74,7 +70,9 @@ async fn stats_in(
             if let Some((first, last)) = first_and_last(ends)? {
                 oldest_pending = earlier(oldest_pending, ready_place(first).1);
                 // Within a priority the first is the oldest. The lower priorities have to be looked at.
-                mixed.extend((ready_place(last).0..ready_place(first).0).map(|priority| (stats.len(), key.clone(), priority)));
+                mixed.extend(
+                    (ready_place(last).0..ready_place(first).0).map(|priority| (stats.len(), key.clone(), priority)),
+                );
             }
         }
         let (name, options) = (name.clone(), said.copied().unwrap_or_default());

@@ -25,3 +25,11 @@ pub(crate) static INTAKE: LazyLock<Script> =
 
 /// Takes jobs for a pool.
 pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua").to_owned()));
+
+/// Appends to the log of a job: refused while Redis is full.
+pub(crate) static LOG_APPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/log_append.lua").to_owned()));
+
+/// Removes the logs of jobs.
+pub(crate) static LOG_REMOVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/log_remove.lua").to_owned()));

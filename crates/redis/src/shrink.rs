@@ -53,7 +53,7 @@ impl RedisStore {
                 let mut work = self.work(shard, now);
                 // Final, so that a delete is what is always allowed, and a prune is not before its time.
                 let removed = remove(&mut work, ids, &Event::Delete).await?;
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     gone.extend(removed);
                     break;
                 }

@@ -12,6 +12,7 @@ use jobservice_core::{JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
 use crate::keys::Keys;
+use crate::lane::Lane;
 use crate::link::Link;
 use crate::record::Record;
 use crate::work::{Committed, Tries, Work};
@@ -35,7 +36,9 @@ impl Default for Options {
 
 /// The store on Redis.
 pub struct RedisStore {
-    pub(crate) shards: Vec<Shard>,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    /// Where submissions come together, by shard.
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) notices: Arc<Notices>,
     /// The records of jobs that this node claimed: what a finish or an extend assumes.
     pub(crate) held: Mutex<HashMap<JobId, Record>>,
@@ -45,6 +48,7 @@ pub struct RedisStore {
 
 /// One part of the store.
 pub(crate) struct Shard {
+    pub(crate) number: usize,
     pub(crate) link: Link,
     pub(crate) keys: Keys,
 }
@@ -53,37 +57,18 @@ impl RedisStore {
     /// Connects.
     pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
         let link = Link::connect(&options.url).await?;
-        let shard = |number| Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) };
+        let count = options.shards.max(1);
+        let shard =
+            |number| Arc::new(Shard { number, link: link.clone(), keys: Keys::new(&options.namespace, number, count) });
+        let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
+        let notices: Arc<Notices> = Arc::default();
         Ok(Arc::new(RedisStore {
-            shards: (0..options.shards.max(1)).map(shard).collect(),
-            notices: Arc::default(),
+            lanes: shards.iter().map(|shard| Lane::start(Arc::clone(shard), Arc::clone(&notices))).collect(),
+            shards,
+            notices,
             held: Mutex::default(),
             options: Mutex::default(),
         }))
-    }
-
-    /// The shard of the jobs of a name.
-    pub(crate) fn shard_of(&self, name: &Name) -> &Shard {
-        &self.shards[self.shard_number(name)]
-    }
-
-    /// The number of the shard of the jobs of a name.
-    pub(crate) fn shard_number(&self, name: &Name) -> usize {
-        if self.shards.len() == 1 {
-            return 0;
-        }
-        // FNV-1a: stable over releases, unlike the standard library's hasher.
-        let hash = name
-            .as_str()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        (hash % self.shards.len() as u64) as usize
-    }
-
-    /// The shard that has a job or policy; the first one if none has.
-    pub(crate) async fn shard_with(&self, id: &JobId) -> Result<&Shard> {
-        let _ = id;
-        self.shards.first().ok_or(StoreError::Poisoned)
     }
 
     /// A step on a shard.
@@ -92,8 +77,11 @@ impl RedisStore {
     }
 
     /// Carries a step out; false if it has to be decided again.
-    pub(crate) async fn commit(&self, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
+    pub(crate) async fn commit(&self, shard: &Shard, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
         let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
+        // Crash before this: pointers to nothing stay, which are taken for none.
+        let gone: Vec<&JobId> = records.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id).collect();
+        self.unpoint(shard.number, &gone).await?;
         {
             let mut held = self.held.lock();
             for (id, record) in records {
@@ -120,12 +108,12 @@ impl std::fmt::Debug for RedisStore {
     }
 }
 
-fn not_yet<T>() -> Result<T> {
-    Err(StoreError::Invalid("not yet".to_owned()))
-}
-
 #[async_trait]
 impl Store for RedisStore {
+    fn new_id(&self, name: &Name) -> JobId {
+        self.own_id(name)
+    }
+
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
         self.insert_all(jobs, now).await
     }
@@ -182,40 +170,40 @@ impl Store for RedisStore {
         self.shrink_to(bytes_max, limit, now).await
     }
 
-    async fn put_policy(&self, _policy: Policy, _now: Time) -> Result<PolicyPut> {
-        not_yet()
+    async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
+        self.put_one_policy(policy, now).await
     }
 
-    async fn fire(&self, _id: &JobId, _tick: &Tick, _executions: Vec<NewJob>, _now: Time) -> Result<Fired> {
-        not_yet()
+    async fn fire(&self, id: &JobId, tick: &Tick, executions: Vec<NewJob>, now: Time) -> Result<Fired> {
+        self.fire_tick(id, tick, executions, now).await
     }
 
-    async fn change_policy(&self, _id: &JobId, _event: &PolicyEvent, _now: Time) -> Result<Option<Policy>> {
-        not_yet()
+    async fn change_policy(&self, id: &JobId, event: &PolicyEvent, now: Time) -> Result<Option<Policy>> {
+        self.change_one_policy(id, event, now).await
     }
 
-    async fn policies(&self, _query: &PolicyQuery) -> Result<Vec<Policy>> {
-        not_yet()
+    async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        self.list_policies(query).await
     }
 
-    async fn next_due(&self, _after: Time) -> Result<Option<Time>> {
-        not_yet()
+    async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        self.next_policy_due(after).await
     }
 
-    async fn take_events(&self, _limit: usize, _until: Time, _now: Time) -> Result<Vec<JobEvents>> {
-        not_yet()
+    async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.take_due_events(limit, until, now).await
     }
 
-    async fn settle_event(&self, _id: &JobId, _seq: u32, _settled: Settled, _now: Time) -> Result<()> {
-        not_yet()
+    async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
+        self.settle_one_event(id, seq, settled, now).await
     }
 
-    async fn resend_event(&self, _id: &JobId, _seq: u32, _now: Time) -> Result<Resent> {
-        not_yet()
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        self.resend_one_event(id, seq, now).await
     }
 
-    async fn events(&self, _id: &JobId) -> Result<Vec<OutboxEntry>> {
-        not_yet()
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        self.events_of(id).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {

@@ -72,11 +72,9 @@ impl RedisStore {
             swept.moved += self.let_go(shard, going, now, &mut gone).await?;
         }
         swept.removed.extend(jobs.into_iter().map(|(_, id)| id).filter(|id| gone.contains(id)));
-        if let Some(shard) = self.shards.first() {
-            let (forgotten, next_at) = self.forget_nodes(shard, now).await?;
-            swept.moved += forgotten;
-            swept.next_at = earliest(swept.next_at, next_at);
-        }
+        let (forgotten, next_at) = self.forget_nodes(self.shard(0)?, now).await?;
+        swept.moved += forgotten;
+        swept.next_at = earliest(swept.next_at, next_at);
         for shard in &self.shards {
             self.forget_minutes(shard, now).await?;
             self.tidy_names(shard, now).await?;
@@ -118,7 +116,8 @@ impl RedisStore {
         late.truncate(limit.saturating_add(1));
         let given_up: HashSet<(&JobId, u32)> = late.iter().take(limit).map(|(_, id, seq, _)| (id, *seq)).collect();
         let goes = |entry: &OutboxEntry| given_up.contains(&(&entry.id, entry.event.seq));
-        let freed = outboxes.iter().filter(|(_, outbox)| outbox.waiting().all(goes)).map(|(id, _)| id.clone()).collect();
+        let freed =
+            outboxes.iter().filter(|(_, outbox)| outbox.waiting().all(goes)).map(|(id, _)| id.clone()).collect();
         Ok((late.into_iter().map(|(_, id, seq, number)| (number, id, seq)).collect(), freed))
     }
 
@@ -130,7 +129,7 @@ impl RedisStore {
             work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]);
         }
         work.command([b"SADD", shard.keys.broken().as_bytes(), id.as_str().as_bytes()]);
-        self.commit(work, &mut Tries::default()).await.map(drop)
+        self.commit(shard, work, &mut Tries::default()).await.map(drop)
     }
 
     /// Up to `limit` final jobs without waiting events, or with such as are `freed` of them, that next to expire first, with
@@ -154,7 +153,7 @@ impl RedisStore {
             found.retain(|found| !is_after(found.score, until));
             let mut waits = vec![false; found.len()];
             for shard in &self.shards {
-                let of_shard = found.iter().enumerate().filter(|(_, found)| std::ptr::eq(found.shard, shard));
+                let of_shard = found.iter().enumerate().filter(|(_, found)| found.shard.number == shard.number);
                 let (places, ids): (Vec<usize>, Vec<&str>) =
                     of_shard.map(|(at, found)| (at, found.member.as_str())).unzip();
                 if ids.is_empty() {
@@ -177,9 +176,7 @@ impl RedisStore {
                 if free.len() == limit {
                     return Ok(free);
                 }
-                if let Some(number) = self.shards.iter().position(|shard| std::ptr::eq(shard, found.shard)) {
-                    free.push((number, id));
-                }
+                free.push((found.shard.number, id));
             }
             if is_last || free.len() == limit {
                 return Ok(free);
@@ -200,7 +197,8 @@ impl RedisStore {
         over.truncate(limit);
         let mut submissions = Vec::with_capacity(over.len());
         for (number, shard) in self.shards.iter().enumerate() {
-            let fields: Vec<&String> = over.iter().filter(|(_, _, of)| *of == number).map(|(_, field, _)| field).collect();
+            let fields: Vec<&String> =
+                over.iter().filter(|(_, _, of)| *of == number).map(|(_, field, _)| field).collect();
             for part in fields.chunks(COMMANDS_MAX) {
                 let mut get = redis::cmd("HMGET");
                 get.arg(shard.keys.submissions()).arg(part);
@@ -240,7 +238,7 @@ impl RedisStore {
                 work.command([b"ZREM", due.as_bytes(), field.as_bytes()]);
                 moved += 1;
             }
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 gone.extend(removed);
                 return Ok(moved);
             }
@@ -271,7 +269,7 @@ impl RedisStore {
             work.check([b"f", key.as_bytes(), pool.as_bytes(), stored.as_bytes()]);
             work.command([b"HDEL", key.as_bytes(), pool.as_bytes()]);
             // One that fails has beaten again, or another forgot it.
-            forgotten += usize::from(self.commit(work, &mut Tries::default()).await?);
+            forgotten += usize::from(self.commit(shard, work, &mut Tries::default()).await?);
         }
         Ok((forgotten, next_at))
     }
@@ -313,7 +311,7 @@ impl RedisStore {
                     work.command([b"ZREM", hours.as_bytes(), member.as_bytes()]);
                 }
             }
-            self.commit(work, &mut Tries::default()).await?;
+            self.commit(shard, work, &mut Tries::default()).await?;
         }
     }
 
@@ -333,7 +331,7 @@ impl RedisStore {
                 }
                 work.command([b"SREM", keys.live_names().as_bytes(), name.as_str().as_bytes()]);
                 // If one of its jobs came meanwhile, it stays: nothing to try again.
-                self.commit(work, &mut Tries::default()).await?;
+                self.commit(shard, work, &mut Tries::default()).await?;
             }
         }
         Ok(())

@@ -188,6 +188,11 @@ impl<'a> Work<'a> {
         self.keys
     }
 
+    /// Whether there are several shards, and so pointers.
+    pub(crate) fn has_pointers(&self) -> bool {
+        self.keys.has_pointers()
+    }
+
     /// The connection.
     pub(crate) fn link(&self) -> &'a Link {
         self.link
@@ -209,6 +214,19 @@ impl<'a> Work<'a> {
             self.touch(id.clone(), before, broken);
         }
         Ok(())
+    }
+
+    /// Reads a record together with the policy that may have its id instead, as text, in one round trip.
+    pub(crate) async fn load_or_policy(&mut self, id: &JobId) -> Result<Option<String>> {
+        let (policy, read) = record::read_or_policy(self.link, self.keys, id).await?;
+        if !self.jobs.contains_key(id) {
+            let (before, broken) = match read {
+                Ok(before) => (before, None),
+                Err(why) => (None, Some(why)),
+            };
+            self.touch(id.clone(), before, broken);
+        }
+        Ok(policy)
     }
 
     /// Takes a record for what it was when it was last seen: the step fails if it is not.
@@ -271,17 +289,49 @@ impl<'a> Work<'a> {
 
     /// The events of a job, read if need be.
     pub(crate) async fn outbox(&mut self, id: &JobId) -> Result<&mut JobOutbox> {
-        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
-        if !is_read {
-            let (version, mut outbox) = record::outbox(self.link, self.keys, id).await?;
-            let events = self.events.entry(id.clone()).or_default();
-            events.read = Some((version, outbox.clone()));
-            for event in std::mem::take(&mut events.added) {
-                outbox.put(id, event);
-            }
-            events.after = outbox;
+        if !self.outbox_is_read(id) {
+            let (version, outbox) = record::outbox(self.link, self.keys, id).await?;
+            self.keep_outbox(id, version, outbox);
         }
         Ok(&mut self.events.entry(id.clone()).or_default().after)
+    }
+
+    /// Reads the events of jobs that are not known yet, in one round trip; answers with those that cannot be read, and
+    /// why.
+    pub(crate) async fn load_outboxes(&mut self, ids: &[JobId]) -> Result<HashMap<JobId, String>> {
+        let missing: Vec<&JobId> = ids.iter().filter(|id| !self.outbox_is_read(id)).collect();
+        let mut broken = HashMap::new();
+        let read = record::outboxes(self.link, self.keys, &missing).await?;
+        for (id, read) in missing.into_iter().zip(read) {
+            match read {
+                Ok((version, outbox)) => self.keep_outbox(id, version, outbox),
+                Err(why) => {
+                    broken.insert(id.clone(), why);
+                }
+            }
+        }
+        Ok(broken)
+    }
+
+    fn outbox_is_read(&self, id: &JobId) -> bool {
+        self.events.get(id).is_some_and(|events| events.read.is_some())
+    }
+
+    fn keep_outbox(&mut self, id: &JobId, version: String, mut outbox: JobOutbox) {
+        let events = self.events.entry(id.clone()).or_default();
+        events.read = Some((version, outbox.clone()));
+        for event in std::mem::take(&mut events.added) {
+            outbox.put(id, event);
+        }
+        events.after = outbox;
+    }
+
+    /// The step is only right if the events of a job, which it has read, are still as they were.
+    pub(crate) fn outbox_must_stand(&mut self, id: &JobId) {
+        if let Some((version, _)) = self.events.get(id).and_then(|events| events.read.as_ref()) {
+            let key = self.keys.events(id);
+            self.checks.put([b"f", key.as_bytes(), b"v", version.as_bytes()]);
+        }
     }
 
     // ---- what happens ----
@@ -350,8 +400,7 @@ impl<'a> Work<'a> {
     async fn put_event(&mut self, id: &JobId, event: HookEvent) -> Result<()> {
         self.news.events = true;
         // A check-in may take the place of another: the others must be known.
-        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
-        if event.check_in.is_some() || is_read {
+        if event.check_in.is_some() || self.outbox_is_read(id) {
             self.outbox(id).await?.put(id, event);
         } else {
             self.events.entry(id.clone()).or_default().added.push(event);
@@ -385,6 +434,15 @@ impl<'a> Work<'a> {
         if let Some(Touched { before: Some(record), .. }) = self.jobs.get(id) {
             let (key, header) = (self.keys.job(id), record.header.clone());
             self.checks.put([b"h", key.as_bytes(), header.as_bytes()]);
+        }
+    }
+
+    /// The step is only right if a unique key, which it has looked at, still has the same holder.
+    pub(crate) fn holder_must_stand(&mut self, digest: &[u8; 32]) {
+        if let Some(Holder { before, .. }) = self.holders.get(digest) {
+            let key = self.keys.unique(digest);
+            let seen = before.as_ref().map_or("", |id| id.as_str());
+            self.checks.put([b"g", key.as_bytes(), seen.as_bytes()]);
         }
     }
 
@@ -456,7 +514,8 @@ impl<'a> Work<'a> {
         let key = self.keys.job(id);
         match before {
             Some(before) => self.checks.put([b"h", key.as_bytes(), before.header.as_bytes()]),
-            None => self.checks.put([b"x", key.as_bytes()]),
+            // Jobs and policies share their ids.
+            None => self.checks.put([b"n", key.as_bytes(), self.keys.policy(id).as_bytes()]),
         }
         if let Some(before) = before {
             sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
@@ -615,7 +674,8 @@ const PRIORITY_STEP: i64 = 1 << 43;
 
 /// The score of a waiting job: the least is the first to be claimed. Exact in a double.
 pub(crate) const fn ready_score(priority: u8, ready_at: Time) -> i64 {
-    ((jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP).saturating_add(ready_at.as_millis())
+    ((jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP)
+        .saturating_add(ready_at.as_millis())
 }
 
 /// The priority and the time that a score was made of.
