@@ -7,6 +7,7 @@
 //!
 //! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
 
+mod audit;
 mod body;
 mod claim;
 mod control;
@@ -14,11 +15,17 @@ mod due;
 mod entry;
 mod header;
 mod insert;
+mod inspect;
 mod keys;
 mod lane;
 mod link;
 mod locate;
 mod logs;
+mod nodes;
+mod outbox;
+mod policies;
+mod policy;
+mod policy_text;
 mod record;
 mod runs;
 mod script;
