@@ -17,6 +17,8 @@ mod insert;
 mod keys;
 mod lane;
 mod link;
+mod open;
+mod options;
 mod record;
 mod runs;
 mod script;
@@ -24,4 +26,6 @@ mod store;
 mod wake;
 mod work;
 
-pub use store::{Options, RedisStore};
+pub use link::target::{Target, TargetError};
+pub use options::{Durability, OpenError, Options};
+pub use store::RedisStore;

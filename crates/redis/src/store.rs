@@ -14,25 +14,9 @@ use parking_lot::Mutex;
 use crate::keys::Keys;
 use crate::lane::Lane;
 use crate::link::Link;
+use crate::options::{OpenError, Options};
 use crate::record::Record;
 use crate::work::{Committed, Tries, Work};
-
-/// How to reach Redis, and how to use it.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where it is: `redis://host:port/db`.
-    pub url: String,
-    /// What all keys begin with, so that several services can share a Redis.
-    pub namespace: String,
-    /// How many parts the store has, each in one slot of a cluster. The same on all nodes, for good.
-    pub shards: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { url: "redis://127.0.0.1:6379".to_owned(), namespace: "jobservice".to_owned(), shards: 1 }
-    }
-}
 
 /// The store on Redis.
 pub struct RedisStore {
@@ -54,8 +38,13 @@ pub(crate) struct Shard {
 
 impl RedisStore {
     /// Connects.
-    pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
-        let link = Link::connect(&options.url).await?;
+    ///
+    /// # Errors
+    /// [`OpenError`]: the options are wrong, nobody answers, or it is no Redis to keep jobs in.
+    pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, OpenError> {
+        let link = crate::open::link(options).await?;
+        let home = Arc::clone(link.home());
+        let _home = home.enter();
         let shard = |number| Arc::new(Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) });
         let shards: Vec<Arc<Shard>> = (0..options.shards.max(1)).map(shard).collect();
         let notices: Arc<Notices> = Arc::default();

@@ -437,7 +437,11 @@ impl<'a> Work<'a> {
         self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
             call.arg(word.as_slice());
         });
-        let answer = self.link.run(script, &call, "commit").await?;
+        let answer = if self.intake {
+            self.link.run_intake(script, &call, "commit").await?
+        } else {
+            self.link.run(script, &call, "commit").await?
+        };
         if array(&answer)?.is_empty() {
             return Ok(Some(Committed { news: self.news, records }));
         }
