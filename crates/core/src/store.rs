@@ -76,6 +76,12 @@ pub enum StoreError {
 pub trait Store: Send + Sync + 'static {
     // ---- jobs come in ----
 
+    /// A new id for a job or policy of this name. A store in parts makes one from which it knows where to look.
+    fn new_id(&self, name: &Name) -> JobId {
+        let _ = name;
+        JobId::generate()
+    }
+
     /// Inserts jobs, each answered on its own, all in one step.
     ///
     /// Within a batch the earlier job wins a unique key. Repeating a call whose answer was lost answers

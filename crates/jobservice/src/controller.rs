@@ -89,6 +89,7 @@ impl Inner {
             retention: &self.retention,
             hooks: self.hooks.as_deref(),
             wall: self.clock.wall(),
+            store: &*self.store,
         }
     }
 }

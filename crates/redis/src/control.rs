@@ -20,7 +20,7 @@ impl RedisStore {
         loop {
             let mut work = self.work(shard, now);
             let answer = control_job(&mut work, id, action).await?;
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 return Ok(answer);
             }
         }
@@ -34,7 +34,7 @@ impl RedisStore {
         loop {
             let mut work = self.work(shard, now);
             let answer = deleted(&work.happen(id, &Event::Delete).await?);
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 return Ok(answer);
             }
         }
@@ -58,7 +58,7 @@ impl RedisStore {
                         Act::Delete => Acted::Deleted(deleted(&work.happen(id, &Event::Delete).await?)),
                     });
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     for (at, answer) in places.iter().zip(acted) {
                         if let Some(place) = answers.get_mut(*at) {
                             *place = answer;
@@ -73,7 +73,7 @@ impl RedisStore {
 
     /// Changes what an operator says of a name. Options that say nothing are not kept.
     pub(crate) async fn change_options(&self, name: &Name, change: OptionsChange) -> Result<NameOptions> {
-        let shard = self.shard_of(name);
+        let shard = self.shard_of(name)?;
         let key = shard.keys.names();
         let mut tries = Tries::default();
         loop {
@@ -94,7 +94,7 @@ impl RedisStore {
             }
             // It may have been resumed, or its limit raised.
             work.news.ready = true;
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 self.options.lock().insert(name.clone(), after);
                 return Ok(options);
             }

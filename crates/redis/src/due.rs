@@ -51,7 +51,7 @@ impl RedisStore {
                     }
                     moved += usize::from(matches!(work.happen(id, &Event::Due).await?, Happened::Is(_)));
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     swept.moved += moved;
                     break;
                 }
@@ -94,7 +94,7 @@ impl RedisStore {
                         moved += usize::from(matches!(work.happen(id, &event).await?, Happened::Is(_)));
                     }
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     swept.moved += moved;
                     break;
                 }
@@ -130,7 +130,7 @@ impl RedisStore {
             work.check([b"z", shard.keys.running(name).as_bytes(), b"0"]);
             work.command([b"SREM", shard.keys.busy().as_bytes(), name.as_str().as_bytes()]);
             // Whoever claimed one of its jobs meanwhile keeps it there: nothing to try again.
-            self.commit(work, &mut Tries::default()).await?;
+            self.commit(shard, work, &mut Tries::default()).await?;
         }
         Ok(next_at)
     }

@@ -3,7 +3,7 @@
 //! The common job is new, and so is its key: the first try takes that for granted and costs one round trip. If something
 //! is in the way, what is there is read and decided from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jobservice_core::notices::Notices;
@@ -32,8 +32,8 @@ pub(crate) fn remembered(text: &str) -> Result<(JobId, Time)> {
 struct Known {
     /// Remembered submissions by field, as text.
     submissions: HashMap<String, Option<String>>,
-    /// Ids that are those of policies.
-    policies: HashSet<JobId>,
+    /// Ids that policies, or jobs of other shards, have.
+    taken: HashSet<JobId>,
     /// Whether it was read, or is taken for granted.
     is_read: bool,
 }
@@ -42,17 +42,35 @@ impl RedisStore {
     /// Inserts jobs, each answered on its own; those of a shard in one step.
     pub(crate) async fn insert_all(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
         if self.shards.len() == 1 {
-            return self.insert_into(0, jobs, now).await;
+            return self.insert_into(0, jobs, HashSet::new(), now).await;
         }
-        let mut by_shard: HashMap<usize, Vec<(usize, NewJob)>> = HashMap::new();
-        let count = jobs.len();
-        for (at, new) in jobs.into_iter().enumerate() {
-            by_shard.entry(self.shard_number(&new.job.spec.name)).or_default().push((at, new));
+        let mut by_shard: BTreeMap<usize, Vec<(usize, NewJob)>> = BTreeMap::new();
+        let mut answers = vec![Inserted::LeaseLost; jobs.len()];
+        for (at, mut new) in jobs.into_iter().enumerate() {
+            let number = self.shard_number(&new.job.spec.name);
+            // A caller elsewhere is looked at before: the two are no one step, and a run that loses its lease in between
+            // has launched its last job.
+            if let Some(lease) = new.launched_by.take() {
+                let shard = self.shard_with(&lease.id).await?;
+                if shard.number == number {
+                    new.launched_by = Some(lease);
+                } else if !self.work(shard, now).get(&lease.id).await?.is_some_and(|job| job.is_held_by(&lease)) {
+                    continue;
+                }
+            }
+            by_shard.entry(number).or_default().push((at, new));
         }
-        let mut answers = vec![Inserted::LeaseLost; count];
         for (number, jobs) in by_shard {
             let (places, jobs): (Vec<usize>, Vec<NewJob>) = jobs.into_iter().unzip();
-            for (at, answer) in places.into_iter().zip(self.insert_into(number, jobs, now).await?) {
+            let foreign: Vec<JobId> = jobs.iter().map(|new| new.job.id.clone()).collect();
+            let taken = self.point(number, &foreign).await?;
+            let inserted = self.insert_into(number, jobs, taken, now).await?;
+            let refused = |(at, id): (usize, &JobId)| {
+                inserted.get(at).filter(|answer| **answer != Inserted::Created).map(|_| id.clone())
+            };
+            let refused: Vec<JobId> = foreign.iter().enumerate().filter_map(refused).collect();
+            self.unpoint(number, &refused.iter().collect::<Vec<_>>()).await?;
+            for (at, answer) in places.into_iter().zip(inserted) {
                 if let Some(place) = answers.get_mut(at) {
                     *place = answer;
                 }
@@ -61,14 +79,26 @@ impl RedisStore {
         Ok(answers)
     }
 
-    async fn insert_into(&self, number: usize, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
-        let lane = self.lanes.get(number).ok_or(StoreError::Poisoned)?;
-        lane.insert(jobs, now).await
+    async fn insert_into(
+        &self,
+        number: usize,
+        jobs: Vec<NewJob>,
+        taken: HashSet<JobId>,
+        now: Time,
+    ) -> Result<Vec<Inserted>> {
+        let no_lane = || StoreError::Damaged { what: format!("there is no shard {number}") };
+        self.lanes.get(number).ok_or_else(no_lane)?.insert(jobs, taken, now).await
     }
 }
 
-/// Jobs that were submitted together, and when.
-pub(crate) type Group<'a> = (&'a [NewJob], Time);
+/// Jobs that were submitted together.
+#[derive(Clone, Copy)]
+pub(crate) struct Group<'a> {
+    pub(crate) jobs: &'a [NewJob],
+    /// Those whose id another shard's job or policy has.
+    pub(crate) taken: &'a HashSet<JobId>,
+    pub(crate) now: Time,
+}
 
 /// Inserts groups of jobs into a shard in one step; the answers by group.
 pub(crate) async fn insert_groups(
@@ -76,17 +106,18 @@ pub(crate) async fn insert_groups(
     notices: &Notices,
     groups: &[Group<'_>],
 ) -> Result<Vec<Vec<Inserted>>> {
-    let Some((_, now)) = groups.first() else { return Ok(Vec::new()) };
+    let Some(Group { now, .. }) = groups.first() else { return Ok(Vec::new()) };
     let mut tries = Tries::default();
     loop {
-        let mut work = Work::new(&shard.link, &shard.keys, *now);
+        let mut work = Work::new(shard, *now);
         let mut known = if tries.is_first() {
             Known::default()
         } else {
-            Known::read(&mut work, groups.iter().flat_map(|(jobs, _)| *jobs)).await?
+            Known::read(&mut work, groups.iter().flat_map(|group| group.jobs)).await?
         };
         let mut answers = Vec::with_capacity(groups.len());
-        for (jobs, now) in groups {
+        for Group { jobs, taken, now } in groups {
+            known.taken.extend(taken.iter().cloned());
             answers.push(insert_batch(&mut work, jobs, &mut known, *now).await?);
         }
         if let Some(committed) = work.commit(&mut tries).await? {
@@ -104,7 +135,7 @@ impl Known {
         let keys = work.keys();
         let mut pipe = redis::pipe();
         for new in jobs.clone() {
-            pipe.cmd("EXISTS").arg(keys.policy(&new.job.id));
+            pipe.cmd("EXISTS").arg(keys.policy(&new.job.id)).arg(keys.pointer(&new.job.id));
             let field = new.idempotency_key.as_ref().map(|key| submission(&new.job.spec.name, key));
             pipe.cmd("HGET").arg(keys.submissions()).arg(field.unwrap_or_default());
         }
@@ -112,8 +143,8 @@ impl Known {
         let mut known = Known { is_read: true, ..Known::default() };
         for (new, answer) in jobs.zip(answers.chunks_exact(2)) {
             let [is_policy, remembered] = answer else { continue };
-            if *is_policy == redis::Value::Int(1) {
-                known.policies.insert(new.job.id.clone());
+            if *is_policy != redis::Value::Int(0) {
+                known.taken.insert(new.job.id.clone());
             }
             if let Some(key) = &new.idempotency_key {
                 let stored = text(remembered)?.map(str::to_owned);
@@ -168,7 +199,7 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
     if !known.is_read {
         work.assume_absent(&job.id);
     }
-    if known.policies.contains(&job.id) || work.get(&job.id).await?.is_some() {
+    if known.taken.contains(&job.id) || work.get(&job.id).await?.is_some() {
         return Ok(Inserted::IdTaken);
     }
     if let (true, Some(unique)) = (job.state.holds_key, job.spec.unique) {
@@ -179,7 +210,9 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
             return Ok(Inserted::Duplicate(holder));
         }
     }
-    work.check([b"x", keys.policy(&job.id).as_bytes()]);
+    if work.has_pointers() {
+        work.check([b"x", keys.pointer(&job.id).as_bytes()]);
+    }
     if let Some(field) = remember {
         let (hash, due) = (keys.submissions(), keys.submissions_due());
         let first = known.submissions.get(&field).is_none_or(|now| *now == stored);

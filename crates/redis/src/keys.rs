@@ -13,12 +13,18 @@ use jobservice_core::{JobId, Name, PoolId};
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: String,
+    has_pointers: bool,
 }
 
 impl Keys {
-    /// The keys of shard number `shard` in a namespace.
-    pub(crate) fn new(namespace: &str, shard: usize) -> Keys {
-        Keys { prefix: format!("{{{namespace}:{shard}}}:") }
+    /// The keys of shard number `shard` of `count` in a namespace.
+    pub(crate) fn new(namespace: &str, shard: usize, count: usize) -> Keys {
+        Keys { prefix: format!("{{{namespace}:{shard}}}:"), has_pointers: count > 1 }
+    }
+
+    /// Whether ids may have their home in another shard than their job.
+    pub(crate) fn has_pointers(&self) -> bool {
+        self.has_pointers
     }
 
     /// What all keys of the shard begin with: given to scripts that make keys of ids they choose.
@@ -183,6 +189,11 @@ impl Keys {
     /// Hash: nodes as JSON by pool.
     pub(crate) fn nodes(&self) -> String {
         self.of("nodes", "")
+    }
+
+    /// String: the number of the shard that has the job or policy of this foreign id (`locate.rs`).
+    pub(crate) fn pointer(&self, id: &JobId) -> String {
+        self.of("at:", id.as_str())
     }
 
     /// Set: ids of records that cannot be read.

@@ -2,14 +2,15 @@
 //!
 //! Nothing waits for a timer: one submission alone goes at once, and the slower Redis, the larger the steps.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jobservice_core::notices::Notices;
 use jobservice_core::store::{Inserted, NewJob, Result};
-use jobservice_core::{StoreError, Time};
+use jobservice_core::{JobId, StoreError, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::insert;
+use crate::insert::{self, Group};
 use crate::store::Shard;
 
 /// Steps on their way at once: Redis works on one while the answer of the other is read and the next is made.
@@ -27,8 +28,15 @@ const WAITING_MAX: usize = 1024;
 /// One submission.
 struct Submission {
     jobs: Vec<NewJob>,
+    taken: HashSet<JobId>,
     now: Time,
     answer: oneshot::Sender<Result<Vec<Inserted>>>,
+}
+
+impl Submission {
+    fn group(&self) -> Group<'_> {
+        Group { jobs: &self.jobs, taken: &self.taken, now: self.now }
+    }
 }
 
 /// Where submissions to a shard come together.
@@ -45,10 +53,15 @@ impl Lane {
     }
 
     /// Inserts jobs together with whatever else arrives; those of one call in one step.
-    pub(crate) async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
+    pub(crate) async fn insert(
+        &self,
+        jobs: Vec<NewJob>,
+        taken: HashSet<JobId>,
+        now: Time,
+    ) -> Result<Vec<Inserted>> {
         let (answer, answered) = oneshot::channel();
         let closed = || StoreError::Unavailable { during: "insert", source: "the store is closed".into() };
-        self.submissions.send(Submission { jobs, now, answer }).await.map_err(|_| closed())?;
+        self.submissions.send(Submission { jobs, taken, now, answer }).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 }
@@ -107,8 +120,8 @@ fn bytes(submission: &Submission) -> usize {
 }
 
 async fn carry_out(shard: &Shard, notices: &Notices, batch: Vec<Submission>) {
-    let groups = || batch.iter().map(|submission| (submission.jobs.as_slice(), submission.now));
-    match insert::insert_groups(shard, notices, &groups().collect::<Vec<_>>()).await {
+    let groups: Vec<Group<'_>> = batch.iter().map(Submission::group).collect();
+    match insert::insert_groups(shard, notices, &groups).await {
         Ok(answers) => {
             for (submission, answer) in batch.into_iter().zip(answers) {
                 // Who asked may have gone; the jobs are there all the same.
@@ -118,8 +131,7 @@ async fn carry_out(shard: &Shard, notices: &Notices, batch: Vec<Submission>) {
         // Whatever cannot be read concerns one of them.
         Err(StoreError::Damaged { .. }) if batch.len() > 1 => {
             for submission in batch {
-                let alone = [(submission.jobs.as_slice(), submission.now)];
-                let answer = insert::insert_groups(shard, notices, &alone).await;
+                let answer = insert::insert_groups(shard, notices, &[submission.group()]).await;
                 submission.answer.send(answer.map(|answers| answers.into_iter().flatten().collect())).ok();
             }
         }

@@ -8,21 +8,28 @@
 //! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
 
 mod body;
+mod checks;
 mod claim;
+mod clock;
 mod control;
 mod due;
 mod entry;
+mod epoch;
 mod header;
 mod insert;
 mod keys;
 mod lane;
 mod link;
+mod listen;
+mod locate;
 mod open;
 mod options;
+mod pulse;
 mod record;
 mod runs;
 mod script;
 mod store;
+mod view;
 mod wake;
 mod work;
 

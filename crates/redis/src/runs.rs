@@ -41,7 +41,7 @@ impl RedisStore {
                     let Some((id, event)) = events.get(*at) else { continue };
                     ended.push((*at, end_run(&mut work, id, event).await?));
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     for (at, answer) in ended {
                         if let Some(place) = answers.get_mut(at) {
                             *place = answer;
@@ -79,9 +79,10 @@ impl RedisStore {
         &self,
         ids: impl Iterator<Item = &'a JobId>,
     ) -> Result<Vec<(&Shard, Vec<usize>)>> {
+        let ids: Vec<&JobId> = ids.collect();
         let mut found: Vec<(&Shard, Vec<usize>)> = Vec::new();
-        for (at, id) in ids.enumerate() {
-            let shard = self.shard_with(id).await?;
+        for (at, number) in self.numbers_with(&ids).await?.into_iter().enumerate() {
+            let shard = self.shard(number)?;
             match found.iter_mut().find(|(known, _)| std::ptr::eq(*known, shard)) {
                 Some((_, places)) => places.push(at),
                 None => found.push((shard, vec![at])),
@@ -102,7 +103,7 @@ impl RedisStore {
             let signal = work.job(&lease.id).and_then(|job| job.state.signal).map(|state| state.signal);
             // A check-in moves the job to no other set, but it makes its record and its outbox larger.
             work.is_intake();
-            if self.commit(work, &mut tries).await? {
+            if self.commit(shard, work, &mut tries).await? {
                 return Ok(match happened {
                     Happened::Is(_) => CheckedIn::Noted(signal),
                     _ => CheckedIn::LeaseLost,
@@ -137,7 +138,7 @@ impl RedisStore {
                     let job = work.job(&lease.id).filter(|job| job.is_held_by(lease));
                     held.push((*at, job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal)))));
                 }
-                if self.commit(work, &mut tries).await? {
+                if self.commit(shard, work, &mut tries).await? {
                     for (at, held) in held {
                         if let Some(place) = answer.leases.get_mut(at) {
                             *place = held;

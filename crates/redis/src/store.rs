@@ -8,18 +8,29 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::*;
-use jobservice_core::{JobId, Name, PoolId, Store, StoreError, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
+use crate::checks::Warnings;
+use crate::clock::RedisClock;
+use crate::epoch::Epoch;
 use crate::keys::Keys;
 use crate::lane::Lane;
 use crate::link::Link;
 use crate::options::{OpenError, Options};
 use crate::record::Record;
+use crate::view::Part;
+use crate::wake::Wake;
 use crate::work::{Committed, Tries, Work};
 
 /// The store on Redis.
 pub struct RedisStore {
+    /// The connection.
+    pub(crate) link: Link,
+    pub(crate) clock: Arc<RedisClock>,
+    pub(crate) epoch: Epoch,
+    pub(crate) warnings: Warnings,
+    pub(crate) wake: Arc<Wake>,
     pub(crate) shards: Vec<Arc<Shard>>,
     /// Where submissions come together, by shard.
     pub(crate) lanes: Vec<Lane>,
@@ -32,8 +43,10 @@ pub struct RedisStore {
 
 /// One part of the store.
 pub(crate) struct Shard {
+    pub(crate) number: usize,
     pub(crate) link: Link,
     pub(crate) keys: Keys,
+    pub(crate) wake: Arc<Wake>,
 }
 
 impl RedisStore {
@@ -42,52 +55,31 @@ impl RedisStore {
     /// # Errors
     /// [`OpenError`]: the options are wrong, nobody answers, or it is no Redis to keep jobs in.
     pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, OpenError> {
-        let link = crate::open::link(options).await?;
-        let home = Arc::clone(link.home());
-        let _home = home.enter();
-        let shard = |number| Arc::new(Shard { link: link.clone(), keys: Keys::new(&options.namespace, number) });
-        let shards: Vec<Arc<Shard>> = (0..options.shards.max(1)).map(shard).collect();
-        let notices: Arc<Notices> = Arc::default();
-        Ok(Arc::new(RedisStore {
-            lanes: shards.iter().map(|shard| Lane::start(Arc::clone(shard), Arc::clone(&notices))).collect(),
-            shards,
-            notices,
-            held: Mutex::default(),
-            options: Mutex::default(),
-        }))
+        // Boxed: the futures within are many and deep, and the caller need not hold them.
+        Box::pin(crate::open::open(options)).await
     }
 
-    /// The shard of the jobs of a name.
-    pub(crate) fn shard_of(&self, name: &Name) -> &Shard {
-        &self.shards[self.shard_number(name)]
+    /// The clock of the store, which all its nodes share: what a service on it must use.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
     }
 
-    /// The number of the shard of the jobs of a name.
-    pub(crate) fn shard_number(&self, name: &Name) -> usize {
-        if self.shards.len() == 1 {
-            return 0;
-        }
-        // FNV-1a: stable over releases, unlike the standard library's hasher.
-        let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        (hash % self.shards.len() as u64) as usize
-    }
-
-    /// The shard that has a job or policy; the first one if none has.
-    pub(crate) async fn shard_with(&self, id: &JobId) -> Result<&Shard> {
-        let _ = id;
-        self.shards.first().map(|shard| &**shard).ok_or(StoreError::Poisoned)
+    /// What is not as it should be although the store works: a node with any is degraded.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.all()
     }
 
     /// A step on a shard.
     pub(crate) fn work<'a>(&self, shard: &'a Shard, now: Time) -> Work<'a> {
-        Work::new(&shard.link, &shard.keys, now)
+        Work::new(shard, now)
     }
 
     /// Carries a step out; false if it has to be decided again.
-    pub(crate) async fn commit(&self, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
+    pub(crate) async fn commit(&self, shard: &Shard, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
         let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
+        // Crash before this: pointers to nothing stay, which are taken for none.
+        let gone: Vec<&JobId> = records.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id).collect();
+        self.unpoint(shard.number, &gone).await?;
         {
             let mut held = self.held.lock();
             for (id, record) in records {
@@ -120,12 +112,21 @@ fn not_yet<T>() -> Result<T> {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn new_id(&self, name: &Name) -> JobId {
+        self.own_id(name)
+    }
+
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
         self.insert_all(jobs, now).await
     }
 
     async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
-        self.claim_jobs(ask, now).await
+        if self.is_idle() {
+            return Ok(Vec::new());
+        }
+        let jobs = self.claim_jobs(ask, now).await?;
+        self.tell_claimed(&jobs);
+        Ok(jobs)
     }
 
     async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended> {
@@ -161,10 +162,16 @@ impl Store for RedisStore {
     }
 
     async fn promote(&self, limit: usize, now: Time) -> Result<Swept> {
+        if let Some(next_at) = self.quiet(Part::Scheduled, now) {
+            return Ok(Swept { next_at, ..Swept::default() });
+        }
         self.promote_due(limit, now).await
     }
 
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
+        if let Some(next_at) = self.quiet(Part::Running, now) {
+            return Ok(Swept { next_at, ..Swept::default() });
+        }
         self.reap_overdue(limit, jitter, now).await
     }
 

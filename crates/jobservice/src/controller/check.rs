@@ -11,7 +11,7 @@ use jobservice_core::job::{Job, Kind, Retention, Spec};
 use jobservice_core::policy::{Policy, PolicySpec};
 use jobservice_core::store::NewJob;
 use jobservice_core::unique::{self, Unique};
-use jobservice_core::{JobId, Name, Time, limits};
+use jobservice_core::{Name, Store, Time, limits};
 
 use super::{FieldError, Submission, SubmitError};
 use crate::Registry;
@@ -37,11 +37,13 @@ pub(super) struct Rules<'a> {
     pub(super) hooks: Option<&'a AddressPolicy>,
     /// What the wall clock shows, which policies follow.
     pub(super) wall: Time,
+    /// Makes the ids.
+    pub(super) store: &'a dyn Store,
 }
 
 /// Makes the record of a submission, or says all that is wrong with it.
 pub(super) fn new(submission: Submission, rules: &Rules<'_>, now: Time) -> Result<New, SubmitError> {
-    let Rules { registry, retention, hooks, wall } = *rules;
+    let Rules { registry, retention, hooks, wall, store } = *rules;
     let mut bad = Bad::default();
     let name = bad.read("name", Name::new(&submission.name), "give a name that is registered with the service");
     let run_at = bad.run_at(&submission, now);
@@ -93,7 +95,7 @@ pub(super) fn new(submission: Submission, rules: &Rules<'_>, now: Time) -> Resul
             tags: submission.tags.iter().map(|tag| Arc::from(tag.as_str())).collect(),
             retention,
         };
-        let policy = Policy::submitted(JobId::generate(), spec, schedule.next_after(wall), wall);
+        let policy = Policy::submitted(store.new_id(&spec.name), spec, schedule.next_after(wall), wall);
         return Ok(New::Policy(Box::new(policy), schedule.warnings()));
     }
     let spec = Spec {
@@ -111,7 +113,7 @@ pub(super) fn new(submission: Submission, rules: &Rules<'_>, now: Time) -> Resul
         enqueued_at: now,
     };
     Ok(New::Job(Box::new(NewJob {
-        job: Job::submitted(JobId::generate(), spec, run_at, now),
+        job: Job::submitted(store.new_id(&spec.name), spec, run_at, now),
         idempotency_key: submission.idempotency_key.map(Arc::from),
         launched_by: None,
     })))

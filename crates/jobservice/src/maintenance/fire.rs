@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use jobservice_core::cron::{Schedule, plan_tick, ticks_of};
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::{Fired, NewJob, PolicyQuery, Result, StoreError};
-use jobservice_core::{JobId, Time, limits};
+use jobservice_core::{JobId, Store, Time, limits};
 use parking_lot::Mutex;
 
 use super::{Maintenance, PAUSE_MIN, Trouble};
@@ -91,7 +91,7 @@ impl Maintenance {
         // Planning after an outage walks over many ticks: the other sweeps, on the same thread, get their turn in between.
         tokio::task::yield_now().await;
         let now = self.clock.wall();
-        let (tick, executions) = match plan(schedules, &policy, now) {
+        let (tick, executions) = match plan(schedules, &policy, &*self.store, now) {
             Ok(Some(planned)) => planned,
             Ok(None) => return Ok(Fate::Done),
             Err(problem) => return self.failed(&policy, &problem, now).await,
@@ -125,12 +125,17 @@ impl Maintenance {
 }
 
 /// What a due policy asks for: the tick, and its executions. None if it is not due any more.
-fn plan(schedules: &Schedules, policy: &Policy, now: Time) -> std::result::Result<Option<(Tick, Vec<NewJob>)>, String> {
+fn plan(
+    schedules: &Schedules,
+    policy: &Policy,
+    store: &dyn Store,
+    now: Time,
+) -> std::result::Result<Option<(Tick, Vec<NewJob>)>, String> {
     let schedule = schedules.get(policy)?;
     let Some(tick) = plan_tick(policy, &schedule, now) else { return Ok(None) };
     let mut executions = Vec::with_capacity(tick.executions);
     for at in ticks_of(&tick, &schedule, now) {
-        let execution = policy.execution(JobId::generate(), at, now).map_err(|error| error.to_string())?;
+        let execution = policy.execution(store.new_id(&policy.spec.name), at, now).map_err(|error| error.to_string())?;
         executions.push(NewJob::from(execution));
     }
     Ok(Some((tick, executions)))

@@ -6,6 +6,7 @@
 --            f key field text    this field of the hash is this text ('': there is none)
 --            g key text          the string is this text ('': there is none)
 --            x key               there is no such key
+--            n key key           there is neither of these
 --            z key number        the sorted set has this many members
 --            c key number        the set has this many members
 -- then     the commands, each as its number of words and the words
@@ -25,6 +26,9 @@ for number = 1, checks do
   elseif op == 'x' then
     stands = call('EXISTS', key) == 0
     at = at + 2
+  elseif op == 'n' then
+    stands = call('EXISTS', key, args[at + 2]) == 0
+    at = at + 3
   elseif op == 'f' then
     stands = (call('HGET', key, args[at + 2]) or '') == args[at + 3]
     at = at + 4
