@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::ensure;
+use jobservice::ServiceBuilder;
 use jobservice::hooks::{AddressPolicy, HookOptions};
 use jobservice::prelude::*;
 use jobservice_core::job::{Kind, Retention, Spec};
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::raw;
 use crate::stats::{now, say, thousands};
 
-const SUBMITTERS: usize = 64;
+pub(crate) const SUBMITTERS: usize = 64;
 
 /// Operations in a transaction of the raw loop: what the service reaches under this load.
 const OPERATIONS: usize = 190;
@@ -24,10 +26,22 @@ pub(crate) struct Noop {
     n: usize,
 }
 
+/// Counts runs, and tells when all have run.
 struct Done {
     count: AtomicUsize,
     all: usize,
     reached: tokio::sync::Notify,
+}
+
+impl Done {
+    fn expecting(all: usize) -> Arc<Done> {
+        Arc::new(Done { count: AtomicUsize::new(0), all, reached: tokio::sync::Notify::new() })
+    }
+
+    fn ensure_once(&self) -> anyhow::Result<()> {
+        ensure!(self.count.load(Ordering::Relaxed) == self.all, "jobs ran more than once");
+        Ok(())
+    }
 }
 
 impl Job for Noop {
@@ -93,45 +107,72 @@ pub(crate) fn run(directory: &Path, jobs: usize, stored: usize) -> anyhow::Resul
 
 /// Life cycles a second: all are submitted and run; the clock stops when the last has run and the service has stored all.
 pub(crate) fn through_library(path: &Path, jobs: usize, workers: usize, hooks: &Hooks) -> anyhow::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let done = Arc::new(Done { count: AtomicUsize::new(0), all: jobs, reached: tokio::sync::Notify::new() });
-        let builder = Service::builder().sqlite(path).with(Arc::clone(&done)).workers(workers).register::<Noop>();
-        let builder = match hooks {
-            Hooks::Off => builder.hooks(None),
-            Hooks::On => builder,
-            Hooks::OnEachJob(_) => builder.hooks(HookOptions {
+    let builder = Service::builder().sqlite(path).workers(workers);
+    let (builder, hook) = match hooks {
+        Hooks::Off => (builder.hooks(None), None),
+        Hooks::On => (builder, None),
+        Hooks::OnEachJob(url) => (
+            builder.hooks(HookOptions {
                 policy: Arc::new(AddressPolicy::with_loopback()),
                 per_host: 64,
                 ..HookOptions::default()
             }),
-        };
-        let service = Arc::new(builder.start().await?);
-        let started = now();
-        let mut submitters = Vec::new();
-        for submitter in 0..SUBMITTERS {
-            let service = Arc::clone(&service);
-            let hook = if let Hooks::OnEachJob(url) = hooks { Some(url.clone()) } else { None };
-            let share = jobs / SUBMITTERS + usize::from(submitter < jobs % SUBMITTERS);
-            submitters.push(tokio::spawn(async move {
-                for n in 0..share {
-                    let submit = service.submit(Noop { n });
-                    match &hook {
-                        Some(hook) => submit.hook(hook.clone()).await?,
-                        None => submit.await?,
-                    };
-                }
-                anyhow::Ok(())
-            }));
-        }
-        for submitter in submitters {
-            submitter.await??;
-        }
-        done.reached.notified().await;
-        let elapsed = started.elapsed();
-        let service = Arc::into_inner(service).ok_or_else(|| anyhow::anyhow!("the service is still shared"))?;
-        service.shutdown().await;
-        ensure!(done.count.load(Ordering::Relaxed) == jobs, "jobs ran more than once");
-        Ok(jobs as f64 / elapsed.as_secs_f64())
-    })
+            Some(url.as_str()),
+        ),
+    };
+    let elapsed = runtime()?.block_on(submit_and_run(builder, jobs, hook))?;
+    Ok(jobs as f64 / elapsed.as_secs_f64())
+}
+
+/// Where a service is measured: as many threads as the machine has cores.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// How long it takes to submit the jobs one by one, [`SUBMITTERS`] at a time, and to run them all meanwhile.
+pub(crate) async fn submit_and_run(
+    builder: ServiceBuilder,
+    jobs: usize,
+    hook: Option<&str>,
+) -> anyhow::Result<Duration> {
+    let done = Done::expecting(jobs);
+    let service = Arc::new(builder.with(Arc::clone(&done)).register::<Noop>().start().await?);
+    let started = now();
+    let mut submitters = Vec::new();
+    for submitter in 0..SUBMITTERS {
+        let service = Arc::clone(&service);
+        let hook = hook.map(str::to_owned);
+        let share = jobs / SUBMITTERS + usize::from(submitter < jobs % SUBMITTERS);
+        submitters.push(tokio::spawn(async move {
+            for n in 0..share {
+                let submit = service.submit(Noop { n });
+                match &hook {
+                    Some(hook) => submit.hook(hook.clone()).await?,
+                    None => submit.await?,
+                };
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for submitter in submitters {
+        submitter.await??;
+    }
+    done.reached.notified().await;
+    let elapsed = started.elapsed();
+    let service = Arc::into_inner(service).ok_or_else(|| anyhow::anyhow!("the service is still shared"))?;
+    service.shutdown().await;
+    done.ensure_once()?;
+    Ok(elapsed)
+}
+
+/// How long a service takes from its start until it has run the jobs that wait in its store.
+pub(crate) async fn drain(builder: ServiceBuilder, jobs: usize) -> anyhow::Result<Duration> {
+    let done = Done::expecting(jobs);
+    let started = now();
+    let service = builder.with(Arc::clone(&done)).register::<Noop>().start().await?;
+    done.reached.notified().await;
+    let elapsed = started.elapsed();
+    service.shutdown().await;
+    done.ensure_once()?;
+    Ok(elapsed)
 }

@@ -7,6 +7,7 @@ mod hooks;
 mod latency;
 mod lifecycle;
 mod raw;
+mod redis;
 mod rest;
 mod served;
 mod stats;
@@ -19,13 +20,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures jobservice beside the physical limit, in the same run.
 #[derive(Parser)]
 struct Arguments {
-    /// Which parts to run; all if none is named.
+    /// Which parts to run; if none is named all but `redis`, which needs Redis, npm and a registry.
     #[arg(value_enum)]
     parts: Vec<Part>,
 
-    /// Life cycles per measurement.
-    #[arg(long, default_value_t = 300_000)]
-    jobs: usize,
+    /// Life cycles per measurement; by default 300,000, on Redis 50,000.
+    #[arg(long)]
+    jobs: Option<usize>,
 
     /// Jobs stored beforehand, where a measurement asks for a full store.
     #[arg(long, default_value_t = 1_000_000)]
@@ -34,6 +35,9 @@ struct Arguments {
     /// Where the stores are put; a real disk, not a tmpfs, since fsync is what is measured.
     #[arg(long, default_value = "target/bench")]
     directory: std::path::PathBuf,
+
+    #[command(flatten)]
+    redis: redis::Options,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -50,17 +54,20 @@ enum Part {
     Rest,
     /// Memory, and list latency, with a million jobs waiting.
     Million,
+    /// On Redis, beside its limits and beside what others reach on it.
+    Redis,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     std::fs::create_dir_all(&arguments.directory)?;
+    let jobs = arguments.jobs.unwrap_or(300_000);
     let runs = |part| arguments.parts.is_empty() || arguments.parts.contains(&part);
     if runs(Part::Lifecycle) {
-        lifecycle::run(&arguments.directory, arguments.jobs, arguments.stored)?;
+        lifecycle::run(&arguments.directory, jobs, arguments.stored)?;
     }
     if runs(Part::Hooks) {
-        hooks::run(&arguments.directory, arguments.jobs)?;
+        hooks::run(&arguments.directory, jobs)?;
     }
     if runs(Part::Latency) {
         latency::run(&arguments.directory)?;
@@ -73,6 +80,9 @@ fn main() -> anyhow::Result<()> {
     }
     if runs(Part::Million) {
         served::run(&arguments.directory, arguments.stored)?;
+    }
+    if arguments.parts.contains(&Part::Redis) {
+        redis::run(&arguments.directory, arguments.jobs.unwrap_or(50_000), &arguments.redis)?;
     }
     Ok(())
 }

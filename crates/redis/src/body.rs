@@ -47,7 +47,8 @@ const fn is_zero(number: &u8) -> bool {
 /// The body of a job.
 pub(crate) fn write(spec: &Spec) -> Result<Vec<u8>, Wrong> {
     let Retention { success_seconds, stopped_seconds, error_seconds } = spec.retention;
-    let retention = (spec.retention != Retention::default()).then_some((success_seconds, stopped_seconds, error_seconds));
+    let retention =
+        (spec.retention != Retention::default()).then_some((success_seconds, stopped_seconds, error_seconds));
     let line = Line {
         name: spec.name.clone(),
         enqueued_at: spec.enqueued_at.as_millis(),

@@ -90,7 +90,10 @@ impl RedisStore {
                 [what, jobs, broken] if text(what)? == Some("jobs") => {
                     for id in array(broken)? {
                         let id = text(id)?.unwrap_or_default();
-                        tracing::error!(job = id, "the record of a job cannot be read: it is set aside, see `jobservice doctor`");
+                        tracing::error!(
+                            job = id,
+                            "the record of a job cannot be read: it is set aside, see `jobservice doctor`"
+                        );
                     }
                     return self.taken(array(jobs)?);
                 }
@@ -178,11 +181,7 @@ fn call(shard: &Shard, asked: &[Asked], ask: &Claim, now: Time) -> redis::Cmd {
         .arg(minute)
         .arg(asked.len());
     for Asked { name, part, limit, options, open } in asked {
-        call.arg(name.as_str())
-            .arg(*part)
-            .arg(limit.map_or(-1, i64::from))
-            .arg(options)
-            .arg(u8::from(*open));
+        call.arg(name.as_str()).arg(*part).arg(limit.map_or(-1, i64::from)).arg(options).arg(u8::from(*open));
     }
     call
 }

@@ -2,9 +2,7 @@
 
 use jobservice_core::job::Status;
 use jobservice_core::lifecycle::{Event, Refusal};
-use jobservice_core::store::{
-    Act, Acted, Action, Controlled, Deleted, NameOptions, OptionsChange, Query, Result,
-};
+use jobservice_core::store::{Act, Acted, Action, Controlled, Deleted, NameOptions, OptionsChange, Query, Result};
 use jobservice_core::{JobId, Name, Time};
 
 use crate::claim::{read_options, write_options};

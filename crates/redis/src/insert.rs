@@ -161,12 +161,7 @@ pub(crate) async fn insert_new(work: &mut Work<'_>, jobs: &[NewJob], now: Time) 
     insert_batch(work, jobs, &mut known, now).await
 }
 
-async fn insert_batch(
-    work: &mut Work<'_>,
-    jobs: &[NewJob],
-    known: &mut Known,
-    now: Time,
-) -> Result<Vec<Inserted>> {
+async fn insert_batch(work: &mut Work<'_>, jobs: &[NewJob], known: &mut Known, now: Time) -> Result<Vec<Inserted>> {
     let mut answers = Vec::with_capacity(jobs.len());
     for new in jobs {
         answers.push(insert_one(work, new, known, now).await?);

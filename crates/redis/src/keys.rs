@@ -196,6 +196,31 @@ impl Keys {
         self.of("at:", id.as_str())
     }
 
+    /// Hash: how far the log of a job reaches (`logs.rs`).
+    pub(crate) fn log(&self, id: &JobId) -> String {
+        self.of("log:", id.as_str())
+    }
+
+    /// String: the text of a segment of a log.
+    pub(crate) fn log_text(&self, segment: u64, id: &JobId) -> String {
+        self.of("log_text:", &format!("{segment}:{id}"))
+    }
+
+    /// Sorted set: jobs with logs by the last write.
+    pub(crate) fn logs(&self) -> String {
+        self.of("logs", "")
+    }
+
+    /// Sorted set: the same by id.
+    pub(crate) fn logs_by_id(&self) -> String {
+        self.of("logs_by_id", "")
+    }
+
+    /// String: the bytes of all texts of logs.
+    pub(crate) fn logs_bytes(&self) -> String {
+        self.of("logs_bytes", "")
+    }
+
     /// Set: ids of records that cannot be read.
     pub(crate) fn broken(&self) -> String {
         self.of("broken", "")

@@ -53,12 +53,7 @@ impl Lane {
     }
 
     /// Inserts jobs together with whatever else arrives; those of one call in one step.
-    pub(crate) async fn insert(
-        &self,
-        jobs: Vec<NewJob>,
-        taken: HashSet<JobId>,
-        now: Time,
-    ) -> Result<Vec<Inserted>> {
+    pub(crate) async fn insert(&self, jobs: Vec<NewJob>, taken: HashSet<JobId>, now: Time) -> Result<Vec<Inserted>> {
         let (answer, answered) = oneshot::channel();
         let closed = || StoreError::Unavailable { during: "insert", source: "the store is closed".into() };
         self.submissions.send(Submission { jobs, taken, now, answer }).await.map_err(|_| closed())?;

@@ -22,6 +22,7 @@ mod lane;
 mod link;
 mod listen;
 mod locate;
+mod logs;
 mod open;
 mod options;
 mod pulse;
@@ -33,6 +34,8 @@ mod view;
 mod wake;
 mod work;
 
+
 pub use link::target::{Target, TargetError};
+pub use logs::{LogExtent, LogPart};
 pub use options::{Durability, OpenError, Options};
 pub use store::RedisStore;

@@ -17,9 +17,7 @@ use crate::store::{RedisStore, Shard};
 
 /// FNV-1a: stable over releases, unlike the standard library's hasher.
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl RedisStore {
@@ -29,7 +27,7 @@ impl RedisStore {
     }
 
     /// The number of the shard that a look-up of an id goes to.
-    fn home(&self, id: &JobId) -> usize {
+    pub(crate) fn home(&self, id: &JobId) -> usize {
         self.number_of(id.as_str())
     }
 

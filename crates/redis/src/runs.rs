@@ -33,8 +33,7 @@ impl RedisStore {
             let mut tries = Tries::default();
             loop {
                 let mut work = self.work(shard, now);
-                let ids: Vec<JobId> =
-                    places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
+                let ids: Vec<JobId> = places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
                 self.prepare(&mut work, &ids, &tries).await?;
                 let mut ended = Vec::with_capacity(places.len());
                 for at in &places {
@@ -75,10 +74,7 @@ impl RedisStore {
     }
 
     /// The shards of these ids, each with the places of its ids among them.
-    pub(crate) async fn by_shard<'a>(
-        &self,
-        ids: impl Iterator<Item = &'a JobId>,
-    ) -> Result<Vec<(&Shard, Vec<usize>)>> {
+    pub(crate) async fn by_shard<'a>(&self, ids: impl Iterator<Item = &'a JobId>) -> Result<Vec<(&Shard, Vec<usize>)>> {
         let ids: Vec<&JobId> = ids.collect();
         let mut found: Vec<(&Shard, Vec<usize>)> = Vec::new();
         for (at, number) in self.numbers_with(&ids).await?.into_iter().enumerate() {
@@ -136,7 +132,10 @@ impl RedisStore {
                         work.happen(&lease.id, &Event::Extend { lease: lease.clone(), until }).await?;
                     }
                     let job = work.job(&lease.id).filter(|job| job.is_held_by(lease));
-                    held.push((*at, job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal)))));
+                    held.push((
+                        *at,
+                        job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal))),
+                    ));
                 }
                 if self.commit(shard, work, &mut tries).await? {
                     for (at, held) in held {

@@ -28,3 +28,11 @@ pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include
 
 /// A node's pulse.
 pub(crate) static PULSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/pulse.lua").to_owned()));
+
+/// Appends to the log of a job: refused while Redis is full.
+pub(crate) static LOG_APPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/log_append.lua").to_owned()));
+
+/// Removes the logs of jobs.
+pub(crate) static LOG_REMOVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("lua/log_remove.lua").to_owned()));

@@ -94,7 +94,9 @@ impl Controller {
             return Err(SubmitError::PolicyEnded);
         }
         let now = self.inner.clock.now();
-        let execution = policy.execution(self.inner.store.new_id(&policy.spec.name), now, now).map_err(|error| not_comparable(&error))?;
+        let execution = policy
+            .execution(self.inner.store.new_id(&policy.spec.name), now, now)
+            .map_err(|error| not_comparable(&error))?;
         let inserted = self.inner.store.insert(vec![NewJob::from(execution.clone())], now).await?.pop();
         self.submitted(execution, inserted).await
     }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jobservice_conformance::bench::{Bench, Factory, POOL, name, pool_id};
 use jobservice_conformance::faulty::{Faulty, Rates};
+use jobservice_conformance::redis_server::RedisServer;
 use jobservice_core::job::{Job, LeaseKey};
 use jobservice_core::memory::MemoryStore;
 use jobservice_core::{JobId, Store};
@@ -16,7 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::core::Limits;
-use super::{Extent, JobLog, JobLogs, Level, LogBackend, LogChunk, LogError, LogPiece, ReadFrom, ReadLog, Run};
+use super::{
+    Extent, JobLog, JobLogs, Level, LogBackend, LogChunk, LogError, LogPiece, ReadFrom, ReadLog, RedisLogs, Run,
+};
 
 struct Memory;
 
@@ -181,4 +184,12 @@ pub(super) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
         pause.tick().await;
     }
     panic!("not within ten seconds: {what}");
+}
+
+/// Logs on a Redis of their own, which lives as long as the first part.
+pub(super) async fn redis_logs() -> (RedisServer, Arc<dyn LogBackend>) {
+    let server = RedisServer::start();
+    let options = jobservice_redis::Options { url: server.url(), ..jobservice_redis::Options::default() };
+    let store = jobservice_redis::RedisStore::connect(&options).await.unwrap();
+    (server, Arc::new(RedisLogs::new(store)))
 }

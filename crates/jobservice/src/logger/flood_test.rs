@@ -7,7 +7,7 @@ use std::time::Duration;
 use jobservice_core::limits::LOG_BYTES_MAX;
 use tokio::time::timeout;
 
-use super::bench_test::LogBench;
+use super::bench_test::{LogBench, redis_logs};
 use super::{FileLogs, JobLog, LogBackend, StoreLogs};
 
 const MIB: u64 = 1024 * 1024;
@@ -88,4 +88,10 @@ async fn flood_into_files_harms_nobody() {
 async fn flood_into_the_store_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     flood_harms_nobody(Arc::new(StoreLogs::open(dir.path().join("logs.db")).unwrap())).await;
+}
+
+#[tokio::test]
+async fn flood_into_redis_harms_nobody() {
+    let (_server, redis) = redis_logs().await;
+    flood_harms_nobody(redis).await;
 }

@@ -27,6 +27,7 @@ mod layer;
 mod level;
 mod line;
 mod read;
+mod redis;
 mod round;
 mod sink;
 mod std_output;
@@ -45,6 +46,7 @@ pub use self::handle::{JobLog, Run};
 pub use self::layer::{InsideJob, JobLogLayer, current, in_current_scope, layer, scope, scope_sync};
 pub use self::level::Level;
 pub use self::read::{Follower, ReadFrom};
+pub use self::redis::RedisLogs;
 pub use self::std_output::StdOutput;
 pub use self::store::StoreLogs;
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 use jobservice_core::JobId;
 use tokio::time::timeout;
 
-use super::bench_test::{LogBench, read_all};
+use jobservice_conformance::redis_server::RedisServer;
+
+use super::bench_test::{LogBench, read_all, redis_logs};
 use super::{FileLogs, LogBackend, ReadFrom, StoreLogs};
 
 /// A line must be visible within this time after it was written.
@@ -66,17 +68,22 @@ async fn tails_begin_at_a_line() {
     assert_eq!(tail(ReadFrom::TailBytes(0)).await.unwrap(), "");
 }
 
-fn backends(dir: &tempfile::TempDir) -> Vec<Arc<dyn LogBackend>> {
-    vec![
+/// What keeps logs in a directory, and a Redis that must live as long.
+async fn backends(dir: &tempfile::TempDir) -> (RedisServer, Vec<Arc<dyn LogBackend>>) {
+    let (server, redis) = redis_logs().await;
+    let backends: Vec<Arc<dyn LogBackend>> = vec![
         Arc::new(FileLogs::open(dir.path().join("logs")).unwrap()),
         Arc::new(StoreLogs::open(dir.path().join("logs.db")).unwrap()),
-    ]
+        redis,
+    ];
+    (server, backends)
 }
 
 #[tokio::test]
 async fn cut_is_marked_with_what_is_missing_and_offsets_stay_good() {
     let dir = tempfile::tempdir().unwrap();
-    for backend in backends(&dir) {
+    let (_server, backends) = backends(&dir).await;
+    for backend in backends {
         let name = backend.name().to_owned();
         let t = LogBench::on(backend).await;
         let (lease, log) = t.run().await;
@@ -122,7 +129,8 @@ async fn cut_is_marked_with_what_is_missing_and_offsets_stay_good() {
 #[tokio::test]
 async fn follower_gets_lines_as_they_are_written_until_the_job_is_final() {
     let dir = tempfile::tempdir().unwrap();
-    for backend in backends(&dir) {
+    let (_server, backends) = backends(&dir).await;
+    for backend in backends {
         let t = LogBench::on(backend).await;
         let (lease, log) = t.run().await;
         let mut follower = t.logs.follow(&lease.id, ReadFrom::Offset(0));
@@ -201,7 +209,10 @@ async fn changed_tells_of_new_lines() {
 #[tokio::test]
 async fn log_is_read_back_from_the_first_backend_that_has_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut backends = backends(&dir);
+    let mut backends: Vec<Arc<dyn LogBackend>> = vec![
+        Arc::new(FileLogs::open(dir.path().join("logs")).unwrap()),
+        Arc::new(StoreLogs::open(dir.path().join("logs.db")).unwrap()),
+    ];
     let store = backends.pop().unwrap();
     let file = backends.pop().unwrap();
     let old = LogBench::on(Arc::clone(&store)).await;
@@ -222,7 +233,8 @@ async fn log_is_read_back_from_the_first_backend_that_has_it() {
 #[tokio::test]
 async fn log_of_a_pruned_job_is_gone_from_all_backends() {
     let dir = tempfile::tempdir().unwrap();
-    for backend in backends(&dir) {
+    let (_server, backends) = backends(&dir).await;
+    for backend in backends {
         let t = LogBench::on(backend).await;
         let (lease, log) = t.run().await;
         log.info("soon gone");
@@ -241,7 +253,15 @@ async fn log_of_a_pruned_job_is_gone_from_all_backends() {
 #[tokio::test]
 async fn sweep_finds_logs_whose_jobs_are_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let t = LogBench::on(Arc::new(StoreLogs::open(dir.path().join("logs.db")).unwrap())).await;
+    let (_server, redis) = redis_logs().await;
+    let in_file: Arc<dyn LogBackend> = Arc::new(StoreLogs::open(dir.path().join("logs.db")).unwrap());
+    for backend in [in_file, redis] {
+        sweep_finds_what_is_gone(backend).await;
+    }
+}
+
+async fn sweep_finds_what_is_gone(backend: Arc<dyn LogBackend>) {
+    let t = LogBench::on(backend).await;
     let (gone, gone_log) = t.run().await;
     let (kept, kept_log) = t.run().await;
     for (lease, log) in [(&gone, gone_log), (&kept, kept_log)] {

@@ -135,7 +135,8 @@ fn plan(
     let Some(tick) = plan_tick(policy, &schedule, now) else { return Ok(None) };
     let mut executions = Vec::with_capacity(tick.executions);
     for at in ticks_of(&tick, &schedule, now) {
-        let execution = policy.execution(store.new_id(&policy.spec.name), at, now).map_err(|error| error.to_string())?;
+        let execution =
+            policy.execution(store.new_id(&policy.spec.name), at, now).map_err(|error| error.to_string())?;
         executions.push(NewJob::from(execution));
     }
     Ok(Some((tick, executions)))
