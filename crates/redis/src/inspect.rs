@@ -122,9 +122,9 @@ impl Everything {
         let keys: Vec<String> = keys(shard).await?.into_iter().collect();
         for part in keys.chunks(PAGE) {
             let mut pipe = redis::pipe();
-            part.iter().for_each(|key| {
+            for key in part {
                 pipe.cmd("TYPE").arg(key);
-            });
+            }
             let types = shard.link.pipe(&pipe, "inspect").await?;
             let mut by_kind: Vec<(&str, &str, Kind)> = Vec::with_capacity(part.len());
             for (key, found) in part.iter().zip(&types) {
