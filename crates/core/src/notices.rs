@@ -126,6 +126,13 @@ impl Notices {
         self.watchers.load(Ordering::SeqCst) > 0
     }
 
+    /// Tells all who watch a job to look: a store does so when it may have missed changes.
+    pub fn tell_watchers(&self) {
+        if self.has_watchers() {
+            self.watched.lock().values().for_each(|watched| watched.notify.notify_waiters());
+        }
+    }
+
     /// Tells that a job's status changed.
     pub fn tell_changed(&self, id: &JobId) {
         if self.has_watchers()

@@ -127,6 +127,7 @@ impl RedisStore {
             let (text, options) = options(&asked.name)?;
             shares.push(Share { name: asked.name.clone(), weight: options.weight.unwrap_or(asked.weight) });
             let limit = options.max_concurrency.or(asked.max_concurrency);
+            self.wake.limit(&asked.name, limit.is_some());
             by_name.insert(asked.name.clone(), (text, limit, !options.paused && limit != Some(0)));
         }
         let plan = share::plan(shares, weight_total, ask.slots, ask.seed).into_iter();

@@ -109,7 +109,7 @@ pub(crate) async fn insert_groups(
     let Some(Group { now, .. }) = groups.first() else { return Ok(Vec::new()) };
     let mut tries = Tries::default();
     loop {
-        let mut work = Work::new(&shard.link, &shard.keys, *now);
+        let mut work = Work::new(shard, *now);
         let mut known = if tries.is_first() {
             Known::default()
         } else {

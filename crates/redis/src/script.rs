@@ -26,6 +26,9 @@ pub(crate) static INTAKE: LazyLock<Script> =
 /// Takes jobs for a pool.
 pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/claim.lua").to_owned()));
 
+/// A node's pulse.
+pub(crate) static PULSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/pulse.lua").to_owned()));
+
 /// Appends to the log of a job: refused while Redis is full.
 pub(crate) static LOG_APPEND: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/log_append.lua").to_owned()));

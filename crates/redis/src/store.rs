@@ -8,34 +8,29 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::*;
-use jobservice_core::{JobId, Name, PoolId, Store, StoreError, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
+use crate::checks::Warnings;
+use crate::clock::RedisClock;
+use crate::epoch::Epoch;
 use crate::keys::Keys;
 use crate::lane::Lane;
 use crate::link::Link;
+use crate::options::{OpenError, Options};
 use crate::record::Record;
+use crate::view::Part;
+use crate::wake::Wake;
 use crate::work::{Committed, Tries, Work};
-
-/// How to reach Redis, and how to use it.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where it is: `redis://host:port/db`.
-    pub url: String,
-    /// What all keys begin with, so that several services can share a Redis.
-    pub namespace: String,
-    /// How many parts the store has, each in one slot of a cluster. The same on all nodes, for good.
-    pub shards: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options { url: "redis://127.0.0.1:6379".to_owned(), namespace: "jobservice".to_owned(), shards: 1 }
-    }
-}
 
 /// The store on Redis.
 pub struct RedisStore {
+    /// The connection.
+    pub(crate) link: Link,
+    pub(crate) clock: Arc<RedisClock>,
+    pub(crate) epoch: Epoch,
+    pub(crate) warnings: Warnings,
+    pub(crate) wake: Arc<Wake>,
     pub(crate) shards: Vec<Arc<Shard>>,
     /// Where submissions come together, by shard.
     pub(crate) lanes: Vec<Lane>,
@@ -51,29 +46,32 @@ pub(crate) struct Shard {
     pub(crate) number: usize,
     pub(crate) link: Link,
     pub(crate) keys: Keys,
+    pub(crate) wake: Arc<Wake>,
 }
 
 impl RedisStore {
     /// Connects.
-    pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, redis::RedisError> {
-        let link = Link::connect(&options.url).await?;
-        let count = options.shards.max(1);
-        let shard =
-            |number| Arc::new(Shard { number, link: link.clone(), keys: Keys::new(&options.namespace, number, count) });
-        let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
-        let notices: Arc<Notices> = Arc::default();
-        Ok(Arc::new(RedisStore {
-            lanes: shards.iter().map(|shard| Lane::start(Arc::clone(shard), Arc::clone(&notices))).collect(),
-            shards,
-            notices,
-            held: Mutex::default(),
-            options: Mutex::default(),
-        }))
+    ///
+    /// # Errors
+    /// [`OpenError`]: the options are wrong, nobody answers, or it is no Redis to keep jobs in.
+    pub async fn connect(options: &Options) -> std::result::Result<Arc<RedisStore>, OpenError> {
+        // Boxed: the futures within are many and deep, and the caller need not hold them.
+        Box::pin(crate::open::open(options)).await
+    }
+
+    /// The clock of the store, which all its nodes share: what a service on it must use.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    /// What is not as it should be although the store works: a node with any is degraded.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.all()
     }
 
     /// A step on a shard.
     pub(crate) fn work<'a>(&self, shard: &'a Shard, now: Time) -> Work<'a> {
-        Work::new(&shard.link, &shard.keys, now)
+        Work::new(shard, now)
     }
 
     /// Carries a step out; false if it has to be decided again.
@@ -123,7 +121,12 @@ impl Store for RedisStore {
     }
 
     async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
-        self.claim_jobs(ask, now).await
+        if self.is_idle() {
+            return Ok(Vec::new());
+        }
+        let jobs = self.claim_jobs(ask, now).await?;
+        self.tell_claimed(&jobs);
+        Ok(jobs)
     }
 
     async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended> {
@@ -159,10 +162,16 @@ impl Store for RedisStore {
     }
 
     async fn promote(&self, limit: usize, now: Time) -> Result<Swept> {
+        if let Some(next_at) = self.quiet(Part::Scheduled, now) {
+            return Ok(Swept { next_at, ..Swept::default() });
+        }
         self.promote_due(limit, now).await
     }
 
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
+        if let Some(next_at) = self.quiet(Part::Running, now) {
+            return Ok(Swept { next_at, ..Swept::default() });
+        }
         self.reap_overdue(limit, jitter, now).await
     }
 

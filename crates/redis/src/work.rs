@@ -20,6 +20,8 @@ use crate::keys::Keys;
 use crate::link::{self, Link, array, number, text};
 use crate::record::{self, Record};
 use crate::script::{COMMIT, INTAKE, Script};
+use crate::store::Shard;
+use crate::wake::Wake;
 use crate::{entry, header};
 
 /// How often a step is decided anew when others change the same records.
@@ -98,7 +100,10 @@ struct Events {
 /// What has to be told once the step is done.
 #[derive(Debug, Default)]
 pub(crate) struct News {
+    /// Jobs became ready.
     pub(crate) ready: bool,
+    /// Names of which runs ended: there may be room below their limits.
+    pub(crate) freed: Vec<Name>,
     pub(crate) events: bool,
     pub(crate) policies: bool,
     pub(crate) executions: bool,
@@ -111,7 +116,7 @@ impl News {
     pub(crate) fn tell(self, notices: &Notices) {
         self.changed.iter().for_each(|id| notices.tell_changed(id));
         self.signals.into_iter().for_each(|notice| notices.tell_signal(notice));
-        if self.ready {
+        if self.ready || !self.freed.is_empty() {
             notices.tell_ready();
         }
         if self.events {
@@ -137,6 +142,7 @@ pub(crate) struct Committed {
 pub(crate) struct Work<'a> {
     link: &'a Link,
     keys: &'a Keys,
+    wake: &'a Wake,
     now: Time,
     jobs: HashMap<JobId, Touched>,
     order: Vec<JobId>,
@@ -166,10 +172,11 @@ impl Words {
 
 impl<'a> Work<'a> {
     /// A step at `now`.
-    pub(crate) fn new(link: &'a Link, keys: &'a Keys, now: Time) -> Work<'a> {
+    pub(crate) fn new(shard: &'a Shard, now: Time) -> Work<'a> {
         Work {
-            link,
-            keys,
+            link: &shard.link,
+            keys: &shard.keys,
+            wake: &shard.wake,
             now,
             jobs: HashMap::new(),
             order: Vec::new(),
@@ -381,8 +388,11 @@ impl<'a> Work<'a> {
             self.minutes.entry(after.spec.name.clone()).or_default().change(was, is, self.now);
             self.news.changed.push(id.clone());
             self.news.executions |= status.is_final() && after.spec.upstream.is_some();
-            // A run that ended may have made room below the limit of its name.
-            self.news.ready |= matches!(status, Status::Pending) || was.status == Status::Running;
+            self.news.ready |= status == Status::Pending;
+            let name = &after.spec.name;
+            if was.status == Status::Running && !self.news.freed.contains(name) {
+                self.news.freed.push(name.clone());
+            }
         }
         if is.signal != was.signal
             && let (Some(signal), Some(lease), Some(key)) = (is.signal, &is.lease, after.lease_key())
@@ -485,7 +495,7 @@ impl<'a> Work<'a> {
         if self.checks.count == 0 && self.commands.count == 0 {
             return Ok(Some(Committed { news: self.news, records }));
         }
-        if let Some(message) = crate::wake::message(&self.news) {
+        if let Some(message) = self.wake.message(&self.news) {
             let channel = self.keys.wake();
             self.command([b"PUBLISH", channel.as_bytes(), message.as_bytes()]);
         }
@@ -495,8 +505,13 @@ impl<'a> Work<'a> {
         self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
             call.arg(word.as_slice());
         });
-        let answer = self.link.run(script, &call, "commit").await?;
+        let answer = if self.intake {
+            self.link.run_intake(script, &call, "commit").await?
+        } else {
+            self.link.run(script, &call, "commit").await?
+        };
         if array(&answer)?.is_empty() {
+            self.wake.committed(&self.news);
             return Ok(Some(Committed { news: self.news, records }));
         }
         tries.again(first)?;

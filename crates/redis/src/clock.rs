@@ -1,0 +1,197 @@
+//! The store's clock: the same on all nodes, whatever their own clocks say.
+//!
+//! It is the monotonic clock of the machine plus an offset to the time of the store, which is measured with each pulse
+//! (`pulse.rs`). The time of the store is Redis' TIME plus a correction kept beside it that makes it never go back, also
+//! over a clock that is set back and a failover to a machine whose clock is behind: all nodes read the same.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jobservice_core::{Clock, Time};
+use tokio::time::Instant;
+
+use crate::link::now;
+
+/// Below this, a store's clock ahead of ours is drift and no jump.
+const JUMP: i64 = 1_000_000;
+
+/// How long after a jump another one counts as a part of it.
+const JUMP_RECENT: i64 = 60_000_000;
+
+/// One measurement: what was read, and between which instants. In microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Measured {
+    /// Since the clock was started.
+    pub(crate) asked: i64,
+    pub(crate) answered: i64,
+    /// The time of the store.
+    pub(crate) steady: i64,
+    /// What TIME said.
+    pub(crate) wall: i64,
+}
+
+/// What a measurement came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// The clock follows the store.
+    Good,
+    /// The store's clock is behind ours by so much that it is not followed.
+    Behind(Duration),
+}
+
+/// The store's clock.
+#[derive(Debug)]
+pub(crate) struct RedisClock {
+    started: Instant,
+    steady: AtomicI64,
+    wall: AtomicI64,
+    /// The latest instant that was shown, in milliseconds.
+    shown: AtomicI64,
+    jumped_at: AtomicI64,
+    jump: AtomicI64,
+}
+
+impl RedisClock {
+    /// A clock that has measured nothing yet.
+    pub(crate) fn new() -> RedisClock {
+        RedisClock {
+            started: now(),
+            steady: AtomicI64::new(i64::MIN),
+            wall: AtomicI64::new(0),
+            shown: AtomicI64::new(i64::MIN),
+            jumped_at: AtomicI64::new(i64::MIN),
+            jump: AtomicI64::new(0),
+        }
+    }
+
+    /// Microseconds since it was started.
+    pub(crate) fn elapsed(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// Follows a measurement. Only one caller at a time.
+    pub(crate) fn follow(&self, measured: Measured) -> Fit {
+        let Measured { asked, answered, steady, wall } = measured;
+        // It was read at some instant between the two: halfway, give or take half of what lies between.
+        let (middle, doubt) = (asked + (answered - asked) / 2, (answered - asked) / 2);
+        let offset = steady - middle;
+        let known = self.steady.load(Ordering::Acquire);
+        if known == i64::MIN {
+            self.wall.store(wall - middle, Ordering::Release);
+            self.steady.store(offset, Ordering::Release);
+            return Fit::Good;
+        }
+        let wall_offset = wall - middle;
+        if (wall_offset - self.wall.load(Ordering::Acquire)).abs() > doubt {
+            self.wall.store(wall_offset, Ordering::Release);
+        }
+        let ahead = offset - known;
+        if ahead.abs() <= doubt {
+            return Fit::Good;
+        }
+        if ahead < -JUMP {
+            return Fit::Behind(Duration::from_micros(ahead.unsigned_abs()));
+        }
+        if ahead > JUMP {
+            let at = middle + offset;
+            // A correction soon after a large jump must not hide it.
+            let is_recent = at.saturating_sub(self.jumped_at.load(Ordering::Acquire)) < JUMP_RECENT;
+            let last = if is_recent { self.jump.load(Ordering::Relaxed) } else { 0 };
+            self.jump.store(last.max(ahead), Ordering::Relaxed);
+            self.jumped_at.store(at, Ordering::Release);
+        }
+        self.steady.store(offset, Ordering::Release);
+        Fit::Good
+    }
+
+    fn at(&self, elapsed: i64) -> Time {
+        let now = elapsed.saturating_add(self.steady.load(Ordering::Acquire)).div_euclid(1000);
+        // A small step back is waited out.
+        Time::from_millis(self.shown.fetch_max(now, Ordering::AcqRel).max(now))
+    }
+}
+
+impl Clock for RedisClock {
+    fn now(&self) -> Time {
+        self.at(self.elapsed())
+    }
+
+    fn wall(&self) -> Time {
+        Time::from_millis(self.elapsed().saturating_add(self.wall.load(Ordering::Acquire)).div_euclid(1000))
+    }
+
+    fn jumped_at(&self, least: Duration) -> Option<Time> {
+        let at = self.jumped_at.load(Ordering::Acquire);
+        let by = self.jump.load(Ordering::Relaxed);
+        (at != i64::MIN && i128::from(by) > least.as_micros() as i128).then(|| Time::from_millis(at.div_euclid(1000)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+    const START: i64 = 1_767_614_400 * SECOND;
+
+    fn measured(asked: i64, answered: i64, steady: i64) -> Measured {
+        Measured { asked, answered, steady, wall: steady }
+    }
+
+    fn millis(at: i64) -> Time {
+        Time::from_millis(at / 1000)
+    }
+
+    #[test]
+    fn two_nodes_agree_whatever_their_own_clocks_say() {
+        // They were started five minutes apart, and measure at different times over ways of different length.
+        let (one, two) = (RedisClock::new(), RedisClock::new());
+        one.follow(measured(0, 2000, START + 1000));
+        two.follow(measured(300 * SECOND, 300 * SECOND + 6000, START + 3000));
+        let (a, b) = (one.at(10 * SECOND), two.at(310 * SECOND));
+        assert!((a.as_millis() - b.as_millis()).abs() <= 3, "{a} {b}");
+    }
+
+    #[test]
+    fn a_measurement_within_its_doubt_changes_nothing_and_a_better_one_does() {
+        let clock = RedisClock::new();
+        clock.follow(measured(0, 100_000, START));
+        assert_eq!(clock.at(50_000), millis(START));
+        clock.follow(measured(SECOND, SECOND + 100_000, START + SECOND + 20_000));
+        assert_eq!(clock.at(SECOND + 50_000), millis(START + SECOND));
+        clock.follow(measured(2 * SECOND, 2 * SECOND, START + 2 * SECOND + 20_000));
+        assert_eq!(clock.at(2 * SECOND), millis(START + 2 * SECOND + 20_000));
+        assert_eq!(clock.jumped_at(Duration::ZERO), None);
+    }
+
+    #[test]
+    fn it_never_goes_back() {
+        let clock = RedisClock::new();
+        clock.follow(measured(0, 0, START));
+        assert_eq!(clock.at(SECOND), millis(START + SECOND));
+        // A small step is waited out.
+        assert_eq!(clock.follow(measured(SECOND, SECOND, START + SECOND - 300_000)), Fit::Good);
+        assert_eq!(clock.at(SECOND), millis(START + SECOND));
+        assert_eq!(clock.at(SECOND + 200_000), millis(START + SECOND));
+        assert_eq!(clock.at(SECOND + 400_000), millis(START + SECOND + 100_000));
+        // A large one is not taken at all: an hour must not last two.
+        let behind = clock.follow(measured(2 * SECOND, 2 * SECOND, START - 3600 * SECOND));
+        assert!(matches!(behind, Fit::Behind(by) if by > Duration::from_secs(3600)), "{behind:?}");
+        assert_eq!(clock.at(3 * SECOND), millis(START + 3 * SECOND - 300_000));
+        // The wall clock goes wherever it is set.
+        assert!(clock.wall() < Time::from_millis(START / 1000 - 3_000_000));
+    }
+
+    #[test]
+    fn a_jump_forward_is_reported() {
+        let clock = RedisClock::new();
+        clock.follow(measured(0, 0, START));
+        clock.follow(measured(SECOND, SECOND, START + 61 * SECOND));
+        assert_eq!(clock.at(SECOND), millis(START + 61 * SECOND));
+        assert_eq!(clock.jumped_at(Duration::from_secs(3)), Some(millis(START + 61 * SECOND)));
+        assert_eq!(clock.jumped_at(Duration::from_secs(61)), None);
+        // Another one, small and soon after, does not hide it.
+        clock.follow(measured(2 * SECOND, 2 * SECOND, START + 64 * SECOND));
+        assert!(clock.jumped_at(Duration::from_secs(3)).is_some());
+    }
+}

@@ -1,0 +1,228 @@
+//! The pulse of a node: about once a second it asks the store for the time, for its identity, and for what is due.
+//!
+//! All of it is one small script on each shard, so that a node that has nothing to do sends almost nothing else: the clock
+//! follows the store (`clock.rs`), a store that was emptied or is older than it was is noticed (`epoch.rs`), and the
+//! sweeps know when they need not look (`view.rs`).
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jobservice_core::job::Job;
+use jobservice_core::store::Result;
+use jobservice_core::{Clock as _, StoreError, Time};
+use redis::Value;
+
+use crate::checks;
+use crate::clock::{Fit, Measured};
+use crate::link::{self, Connections, array, number, text, wait};
+use crate::script::PULSE;
+use crate::store::{RedisStore, Shard};
+use crate::view::{Part, Seen};
+use crate::work::News;
+
+/// How often, unless the view has to be younger.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What a shard answered.
+struct Answer {
+    steady: i64,
+    wall: i64,
+    id: String,
+    count: i64,
+    shards: usize,
+    seen: Seen,
+}
+
+/// The pulse, until the store is gone.
+pub(crate) async fn beat(store: Weak<RedisStore>, mut connections: Connections) {
+    let mut number = connections.number();
+    let mut address = None;
+    loop {
+        let every = match store.upgrade() {
+            Some(store) => store.pulse_every(),
+            None => return,
+        };
+        let is_open = tokio::select! {
+            () = wait(every) => true,
+            is_open = connections.changed() => is_open,
+        };
+        let Some(store) = store.upgrade().filter(|_| is_open) else { return };
+        let now = connections.number();
+        if now.is_some() && now != number {
+            number = now;
+            store.look_again().await;
+        }
+        let found = store.link.address();
+        if let (Some(was), Some(is)) = (&address, &found)
+            && was != is
+        {
+            tracing::warn!(
+                "redis was at {was} and is at {is} now: what was submitted just before may be lost unless durability is replica"
+            );
+        }
+        address = found.or(address);
+        match store.pulse().await {
+            Ok(shards) => store.look_at_shards(shards),
+            // Whoever needs the store finds it away as well, and says so.
+            Err(error) => tracing::debug!(error = %error, "no pulse"),
+        }
+        store.say_watches().await;
+    }
+}
+
+impl RedisStore {
+    fn pulse_every(&self) -> Duration {
+        let age = self.wake.view.age_max();
+        // Sooner than a view is too old, or each time its last moments would be spent asking.
+        if age.is_zero() { EVERY } else { age * 3 / 4 }
+    }
+
+    /// One pulse on all shards; the number of shards that the store was made with.
+    pub(crate) async fn pulse(&self) -> Result<usize> {
+        let [first, others @ ..] = self.shards.as_slice() else { return Err(StoreError::Poisoned) };
+        let (shards, _) =
+            tokio::join!(self.pulse_first(first), join_all(others.iter().map(|shard| self.pulse_on(shard, None))));
+        shards
+    }
+
+    /// The first shard keeps the time and the identity of the store.
+    async fn pulse_first(&self, shard: &Shard) -> Result<usize> {
+        let (answer, fit) = self.pulse_on(shard, Some(None)).await?;
+        let lost = self.epoch.take(&answer.id, answer.count);
+        if let Some(lost) = &lost {
+            let text = lost.text();
+            tracing::error!("{text}");
+            self.warnings.set("epoch", Some(format!("{}: {text}", self.clock.wall())));
+        }
+        match fit {
+            Fit::Good => self.warnings.set("clock", None),
+            // The store forgot that its time must not go back: it is told what it was.
+            Fit::Behind(_) if lost.is_some() => {
+                let (answer, _) = self.pulse_on(shard, Some(Some(self.clock.now()))).await?;
+                self.epoch.take(&answer.id, answer.count);
+            }
+            Fit::Behind(by) => {
+                let seconds = by.as_secs();
+                let text = format!("the clock of this machine ran ahead of redis by {seconds} s: restart this node");
+                self.warnings.set("clock", Some(text));
+            }
+        }
+        Ok(answer.shards)
+    }
+
+    /// `epoch`: whether the shard keeps the identity of the store, and the time that it must not be behind.
+    async fn pulse_on(&self, shard: &Shard, epoch: Option<Option<Time>>) -> Result<(Answer, Fit)> {
+        let candidate = epoch.map(|_| format!("{:016x}", getrandom::u64().unwrap_or(0))).unwrap_or_default();
+        let floor = epoch.flatten().map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
+        let looks = !self.wake.view.age_max().is_zero();
+        let mut call = link::call(&PULSE, shard.keys.prefix());
+        call.arg(candidate).arg(self.shards.len()).arg(floor).arg(u8::from(looks));
+        let look = self.wake.view.begin(link::now());
+        let asked = self.clock.elapsed();
+        let answer = shard.link.run(&PULSE, &call, "pulse").await?;
+        let answered = self.clock.elapsed();
+        let answer = read(&answer)?;
+        if looks {
+            self.wake.view.keep(shard.number, look, answer.seen);
+        }
+        let fit = match epoch {
+            Some(_) => {
+                let (steady, wall) = (answer.steady, answer.wall);
+                self.clock.follow(Measured { asked, answered, steady, wall })
+            }
+            None => Fit::Good,
+        };
+        Ok((answer, fit))
+    }
+
+    /// It may be another server since the connection was lost.
+    async fn look_again(&self) {
+        let text = match checks::check(&self.link, &self.warnings).await {
+            Ok(()) => None,
+            Err(crate::OpenError::Store(_)) => return,
+            Err(error) => Some(error.to_string()),
+        };
+        self.warnings.set("check", text);
+    }
+
+    fn look_at_shards(&self, stored: usize) {
+        let configured = self.shards.len();
+        let text =
+            format!("the store has {stored} shards and this node is set to {configured}: restart it with {stored}");
+        self.warnings.set("shards", (stored != configured).then_some(text));
+    }
+
+    /// Tells the others that somebody watches jobs here, if it is time.
+    async fn say_watches(&self) {
+        if let Some(message) = self.wake.watches() {
+            self.publish(message).await;
+        }
+    }
+
+    /// Sends a hint that belongs to no step. It may be lost, as all may.
+    async fn publish(&self, message: String) {
+        let Some(shard) = self.shards.first() else { return };
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(shard.keys.wake()).arg(message);
+        if let Err(error) = shard.link.send(&publish, "tell others").await {
+            tracing::debug!(error = %error, "a hint could not be sent");
+        }
+    }
+
+    /// Tells what a claim has changed, here and, if they need to know, elsewhere.
+    pub(crate) fn tell_claimed(&self, jobs: &[Job]) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut news = News { events: jobs.iter().any(|job| job.spec.hook.is_some()), ..News::default() };
+        if self.notices.has_watchers() || self.wake.is_watched() {
+            news.changed = jobs.iter().map(|job| job.id.clone()).collect();
+        }
+        self.wake.committed(&news);
+        if let Some(message) = self.wake.message(&news)
+            && let Some(shard) = self.shards.first()
+        {
+            let (link, channel) = (shard.link.clone(), shard.keys.wake());
+            let home = Arc::clone(link.home());
+            home.spawn(async move {
+                let mut publish = redis::cmd("PUBLISH");
+                publish.arg(channel).arg(message);
+                // A hint may be lost.
+                link.send(&publish, "tell others").await.ok();
+            });
+        }
+        news.tell(&self.notices);
+    }
+
+    /// Whether it is known, without asking, that nothing of a kind is due; if so, when the next is.
+    pub(crate) fn quiet(&self, part: Part, by: Time) -> Option<Option<Time>> {
+        self.wake.view.nothing_due(part, by, link::now())
+    }
+
+    /// Whether it is known, without asking, that no job is Pending.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.wake.view.no_work(link::now())
+    }
+}
+
+fn read(answer: &Value) -> Result<Answer> {
+    let fields = array(answer)?;
+    let field = |at: usize| fields.get(at).unwrap_or(&Value::Nil);
+    let whole = |at: usize| Ok::<_, StoreError>(number(field(at))?.unwrap_or(0));
+    // No time is an empty text, which is no number.
+    let time = |at: usize| match text(field(at))? {
+        None | Some("") => Ok::<_, StoreError>(None),
+        Some(_) => Ok(number(field(at))?.map(Time::from_millis)),
+    };
+    let seen =
+        Seen { scheduled: time(5)?, running: time(6)?, events: time(7)?, policies: time(8)?, work: whole(9)? > 0 };
+    Ok(Answer {
+        steady: whole(0)?,
+        wall: whole(1)?,
+        id: text(field(2))?.unwrap_or_default().to_owned(),
+        count: whole(3)?,
+        shards: usize::try_from(whole(4)?).unwrap_or(0),
+        seen,
+    })
+}
