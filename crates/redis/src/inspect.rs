@@ -39,6 +39,8 @@ pub(crate) struct Everything {
     pub(crate) policies: BTreeMap<JobId, Policy>,
     /// Schedule key and id of the policy.
     pub(crate) schedules: BTreeMap<String, String>,
+    /// Id of a job or policy that is elsewhere, and the number of the shard.
+    pub(crate) pointers: BTreeMap<String, String>,
     pub(crate) outboxes: BTreeMap<JobId, JobOutbox>,
     pub(crate) options: BTreeMap<Name, NameOptions>,
     pub(crate) nodes: Vec<Node>,
@@ -74,7 +76,7 @@ fn kind_of(rest: &str) -> Option<Kind> {
             Kind::Sorted
         }
         ("live" | "work" | "busy" | "broken", true) | ("held" | "live", false) => Kind::Set,
-        ("unique" | "policy", false) => Kind::Text,
+        ("unique" | "policy" | "at", false) => Kind::Text,
         ("names" | "idem" | "schedules" | "nodes", true) | ("outbox" | "minutes", false) => Kind::Hash,
         _ => return None,
     })
@@ -191,6 +193,10 @@ impl Everything {
         };
         if rest.starts_with("unique:") {
             self.holders.insert(last(rest).to_owned(), text.to_owned());
+            return;
+        }
+        if rest.starts_with("at:") {
+            self.pointers.insert(last(rest).to_owned(), text.to_owned());
             return;
         }
         match policy_text::read(text) {

@@ -119,9 +119,8 @@ impl RedisStore {
             Order::Running => {
                 for shard in &self.shards {
                     let busy = names_in(shard, shard.keys.busy()).await?;
-                    sources.extend(
-                        busy.iter().map(|name| Source::new(shard, shard.keys.running(name), 0, place.clone())),
-                    );
+                    sources
+                        .extend(busy.iter().map(|name| Source::new(shard, shard.keys.running(name), 0, place.clone())));
                 }
             }
             Order::Ready => {
