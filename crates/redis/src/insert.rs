@@ -202,6 +202,10 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
             work.assume_holder(&unique.digest, None);
         }
         if let Some(holder) = work.holder(&unique.digest).await? {
+            if !known.is_read {
+                // Of a job of this very batch. Should the id be taken, that would be the answer.
+                work.check([b"n", keys.job(&job.id).as_bytes(), keys.policy(&job.id).as_bytes()]);
+            }
             return Ok(Inserted::Duplicate(holder));
         }
     }
