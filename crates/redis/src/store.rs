@@ -8,7 +8,7 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::*;
-use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, Time};
 use parking_lot::Mutex;
 
 use crate::checks::Warnings;
@@ -192,6 +192,9 @@ impl Store for RedisStore {
     }
 
     async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        if query.due_by.is_some_and(|by| self.quiet(Part::Policies, by).is_some()) {
+            return Ok(Vec::new());
+        }
         self.list_policies(query).await
     }
 
@@ -200,6 +203,10 @@ impl Store for RedisStore {
     }
 
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.wake.delivers();
+        if self.quiet(Part::Events, now).is_some() {
+            return Ok(Vec::new());
+        }
         self.take_due_events(limit, until, now).await
     }
 
