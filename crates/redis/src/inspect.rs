@@ -15,7 +15,8 @@ use redis::Value;
 
 use crate::claim::read_options;
 use crate::insert::remembered;
-use crate::link::{array, number, text, unexpected};
+use crate::link::{self, array, number, text, unexpected};
+use crate::script::KEYS;
 use crate::store::{RedisStore, Shard};
 use crate::{header, nodes, policy_text, record};
 
@@ -284,9 +285,9 @@ async fn keys(shard: &Shard) -> Result<BTreeSet<String>> {
     let mut keys = BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(PAGE);
-        let answer = shard.link.send(&scan, "inspect").await?;
+        let mut scan = link::call(&KEYS, shard.keys.prefix());
+        scan.arg(&cursor).arg(&pattern).arg(PAGE);
+        let answer = shard.link.run(&KEYS, &scan, "inspect").await?;
         let (next, found) = page(&answer)?;
         keys.extend(found.iter().map(lossy));
         if next == "0" {
