@@ -192,6 +192,9 @@ impl Store for RedisStore {
     }
 
     async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        if query.due_by.is_some_and(|by| self.quiet(Part::Policies, by).is_some()) {
+            return Ok(Vec::new());
+        }
         self.list_policies(query).await
     }
 
@@ -200,6 +203,10 @@ impl Store for RedisStore {
     }
 
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.wake.delivers();
+        if self.quiet(Part::Events, now).is_some() {
+            return Ok(Vec::new());
+        }
         self.take_due_events(limit, until, now).await
     }
 
