@@ -7,6 +7,7 @@ use jobservice_core::{JobId, Name, Time};
 
 use crate::claim::{read_options, write_options};
 use crate::link::text;
+use crate::policy::{Stored, delete_policy};
 use crate::store::RedisStore;
 use crate::work::{Happened, Tries, Work};
 
@@ -17,7 +18,13 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let mut work = self.work(shard, now);
-            let answer = control_job(&mut work, id, action).await?;
+            let answer = match work.load_or_policy(id).await? {
+                Some(text) => {
+                    let stored = Stored::read(id, text)?;
+                    self.control_policy(&mut work, shard, &stored, action, now).await?
+                }
+                None => control_job(&mut work, id, action).await?,
+            };
             if self.commit(shard, work, &mut tries).await? {
                 return Ok(answer);
             }
@@ -31,8 +38,15 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let mut work = self.work(shard, now);
-            let answer = deleted(&work.happen(id, &Event::Delete).await?);
+            let policy = work.load_or_policy(id).await?.map(|text| Stored::read(id, text)).transpose()?;
+            let answer = match &policy {
+                Some(stored) => delete_policy(&mut work, stored).await?,
+                None => deleted(&work.happen(id, &Event::Delete).await?),
+            };
             if self.commit(shard, work, &mut tries).await? {
+                if policy.is_some() && answer == Deleted::Gone {
+                    self.unpoint(shard.number, &[id]).await?;
+                }
                 return Ok(answer);
             }
         }

@@ -140,10 +140,15 @@ impl RedisStore {
 pub(crate) fn set_aside(work: &mut Work<'_>, id: &JobId, from: &str) -> bool {
     let Some(why) = work.broken(id) else { return false };
     tracing::error!(job = %id, "the record of a job cannot be read: {why}; it is set aside, see `jobservice doctor`");
-    let broken = work.keys().broken();
-    work.command([b"SADD", broken.as_bytes(), id.as_str().as_bytes()]);
+    note_broken(work, id);
     work.command([b"ZREM", from.as_bytes(), id.as_str().as_bytes()]);
     true
+}
+
+/// Notes for `jobservice doctor` that what belongs to an id cannot be read.
+pub(crate) fn note_broken(work: &mut Work<'_>, id: &JobId) {
+    let broken = work.keys().broken();
+    work.command([b"SADD", broken.as_bytes(), id.as_str().as_bytes()]);
 }
 
 /// The earlier of two times.

@@ -23,9 +23,11 @@ impl Lost {
     /// For people.
     pub(crate) fn text(&self) -> String {
         match self {
-            Lost::Everything => "redis is not the one that this node knew: it was emptied (FLUSHALL, a restart without \
+            Lost::Everything => {
+                "redis is not the one that this node knew: it was emptied (FLUSHALL, a restart without \
                  append-only file) or replaced, and jobs that were in it are lost"
-                .to_owned(),
+                    .to_owned()
+            }
             Lost::Newest { pulses } => format!(
                 "redis is in an older state than this node has seen, by {pulses} signs of life of nodes: it came from a \
                  backup, or a replica took over that lacked the last writes; jobs submitted then are lost, others may run \

@@ -176,6 +176,12 @@ impl Keys {
         self.of("outbox", "")
     }
 
+    /// Sorted set: the same jobs by the time since when the one of their waiting events waits that must arrive first: its
+    /// deadline is counted from then.
+    pub(crate) fn waiting_since(&self) -> String {
+        self.of("outbox_since", "")
+    }
+
     /// Hash: the numbers of an hour of a name; the field is the minute and a letter.
     pub(crate) fn minutes(&self, hour: i64, name: &str) -> String {
         self.of("minutes:", &format!("{hour}:{name}"))

@@ -7,6 +7,7 @@
 //!
 //! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
 
+mod audit;
 mod body;
 mod checks;
 mod claim;
@@ -17,14 +18,20 @@ mod entry;
 mod epoch;
 mod header;
 mod insert;
+mod inspect;
 mod keys;
 mod lane;
 mod link;
 mod listen;
 mod locate;
 mod logs;
+mod nodes;
 mod open;
 mod options;
+mod outbox;
+mod policies;
+mod policy;
+mod policy_text;
 mod pulse;
 mod record;
 mod runs;
@@ -33,7 +40,6 @@ mod store;
 mod view;
 mod wake;
 mod work;
-
 
 pub use link::target::{Target, TargetError};
 pub use logs::{LogExtent, LogPart};

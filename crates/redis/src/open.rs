@@ -11,8 +11,8 @@ use crate::epoch::Epoch;
 use crate::keys::Keys;
 use crate::lane::Lane;
 use crate::link::home::Home;
-use crate::link::{Link, Opener, Replicas};
 use crate::link::target::Target;
+use crate::link::{Link, Opener, Replicas};
 use crate::listen::listen;
 use crate::options::{Durability, OpenError, Options};
 use crate::pulse;
@@ -80,9 +80,9 @@ async fn link(options: &Options) -> Result<(Link, Opener), OpenError> {
         return Err(OpenError::Namespace(options.namespace.clone()));
     }
     let authorities = match &options.authorities {
-        Some(path) => Some(
-            std::fs::read(path).map_err(|source| OpenError::Authorities { path: path.clone(), source })?,
-        ),
+        Some(path) => {
+            Some(std::fs::read(path).map_err(|source| OpenError::Authorities { path: path.clone(), source })?)
+        }
         None => None,
     };
     if target.tls {

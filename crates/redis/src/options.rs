@@ -124,7 +124,9 @@ pub enum OpenError {
     )]
     Eviction(String),
     /// The store has another number of parts.
-    #[error("the store has {stored} shards and this node is set to {configured}: set it to {stored}; it cannot be changed")]
+    #[error(
+        "the store has {stored} shards and this node is set to {configured}: set it to {stored}; it cannot be changed"
+    )]
     Shards {
         /// How many there are.
         stored: usize,

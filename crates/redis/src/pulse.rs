@@ -57,7 +57,9 @@ pub(crate) async fn beat(store: Weak<RedisStore>, mut connections: Connections) 
         if let (Some(was), Some(is)) = (&address, &found)
             && was != is
         {
-            tracing::warn!("redis was at {was} and is at {is} now: what was submitted just before may be lost unless durability is replica");
+            tracing::warn!(
+                "redis was at {was} and is at {is} now: what was submitted just before may be lost unless durability is replica"
+            );
         }
         address = found.or(address);
         match store.pulse().await {
@@ -79,7 +81,8 @@ impl RedisStore {
     /// One pulse on all shards; the number of shards that the store was made with.
     pub(crate) async fn pulse(&self) -> Result<usize> {
         let [first, others @ ..] = self.shards.as_slice() else { return Err(StoreError::Poisoned) };
-        let (shards, _) = tokio::join!(self.pulse_first(first), join_all(others.iter().map(|shard| self.pulse_on(shard, None))));
+        let (shards, _) =
+            tokio::join!(self.pulse_first(first), join_all(others.iter().map(|shard| self.pulse_on(shard, None))));
         shards
     }
 
@@ -145,7 +148,8 @@ impl RedisStore {
 
     fn look_at_shards(&self, stored: usize) {
         let configured = self.shards.len();
-        let text = format!("the store has {stored} shards and this node is set to {configured}: restart it with {stored}");
+        let text =
+            format!("the store has {stored} shards and this node is set to {configured}: restart it with {stored}");
         self.warnings.set("shards", (stored != configured).then_some(text));
     }
 
@@ -211,7 +215,8 @@ fn read(answer: &Value) -> Result<Answer> {
         None | Some("") => Ok::<_, StoreError>(None),
         Some(_) => Ok(number(field(at))?.map(Time::from_millis)),
     };
-    let seen = Seen { scheduled: time(5)?, running: time(6)?, events: time(7)?, policies: time(8)?, work: whole(9)? > 0 };
+    let seen =
+        Seen { scheduled: time(5)?, running: time(6)?, events: time(7)?, policies: time(8)?, work: whole(9)? > 0 };
     Ok(Answer {
         steady: whole(0)?,
         wall: whole(1)?,

@@ -36,14 +36,33 @@ pub(crate) async fn read_all(
         }
         let answers = link.pipe(&pipe, "read").await?;
         for (id, answer) in part.iter().zip(&answers) {
-            let fields = array(answer)?;
-            records.push(match fields {
-                [Value::Nil, Value::Nil, Value::Nil] => Ok(None),
-                fields => read(id, fields).map(Some),
-            });
+            records.push(read_answer(id, answer)?);
         }
     }
     Ok(records)
+}
+
+fn read_answer(id: &JobId, answer: &Value) -> Result<std::result::Result<Option<Record>, Wrong>> {
+    Ok(match array(answer)? {
+        [Value::Nil, Value::Nil, Value::Nil] => Ok(None),
+        fields => read(id, fields).map(Some),
+    })
+}
+
+/// Reads what has an id: the text of a policy, or the record of a job.
+pub(crate) async fn read_or_policy(
+    link: &Link,
+    keys: &Keys,
+    id: &JobId,
+) -> Result<(Option<String>, std::result::Result<Option<Record>, Wrong>)> {
+    let mut pipe = redis::pipe();
+    pipe.cmd("GET").arg(keys.policy(id));
+    pipe.cmd("HMGET").arg(keys.job(id)).arg(&["h", "b", "r"]);
+    let answers = link.pipe(&pipe, "read").await?;
+    let [policy, job] = answers.as_slice() else {
+        return Err(StoreError::Damaged { what: "two commands have not two answers".to_owned() });
+    };
+    Ok((text(policy)?.map(str::to_owned), read_answer(id, job)?))
 }
 
 /// Reads a record from its three fields.
@@ -70,15 +89,31 @@ pub(crate) async fn outbox(link: &Link, keys: &Keys, id: &JobId) -> Result<(Stri
     read_outbox(id, &link.send(&get, "read events").await?)
 }
 
+/// Reads outboxes in the order of their ids, each with its version: why for those that cannot be read.
+pub(crate) async fn outboxes(
+    link: &Link,
+    keys: &Keys,
+    ids: &[&JobId],
+) -> Result<Vec<std::result::Result<(String, JobOutbox), Wrong>>> {
+    let mut outboxes = Vec::with_capacity(ids.len());
+    for part in ids.chunks(READ_MAX) {
+        let mut pipe = redis::pipe();
+        for id in part {
+            pipe.cmd("HGETALL").arg(keys.events(id));
+        }
+        let answers = link.pipe(&pipe, "read events").await?;
+        for (id, answer) in part.iter().zip(&answers) {
+            outboxes.push(read_outbox(id, answer).map_err(|error| error.to_string()));
+        }
+    }
+    Ok(outboxes)
+}
+
 /// Reads an outbox from the answer to `HGETALL`.
 pub(crate) fn read_outbox(id: &JobId, answer: &Value) -> Result<(String, JobOutbox)> {
     let mut version = String::new();
     let mut entries = Vec::new();
-    let pairs: Vec<(&Value, &Value)> = match answer {
-        Value::Map(pairs) => pairs.iter().map(|(field, value)| (field, value)).collect(),
-        other => array(other)?.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.get(1))).collect(),
-    };
-    for (field, value) in pairs {
+    for (field, value) in pairs(answer)? {
         let (Some(field), Some(value)) = (text(field)?, text(value)?) else { continue };
         if field == "v" {
             value.clone_into(&mut version);
@@ -90,6 +125,14 @@ pub(crate) fn read_outbox(id: &JobId, answer: &Value) -> Result<(String, JobOutb
     }
     entries.sort_by_key(|entry| entry.event.seq);
     Ok((version, JobOutbox::new(entries)))
+}
+
+/// The fields of a hash with their values, in the answer to `HGETALL`.
+pub(crate) fn pairs(answer: &Value) -> Result<Vec<(&Value, &Value)>> {
+    Ok(match answer {
+        Value::Map(pairs) => pairs.iter().map(|(field, value)| (field, value)).collect(),
+        other => array(other)?.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.get(1))).collect(),
+    })
 }
 
 /// An id in an answer; none if it is nil.

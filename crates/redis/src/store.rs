@@ -183,40 +183,40 @@ impl Store for RedisStore {
         not_yet()
     }
 
-    async fn put_policy(&self, _policy: Policy, _now: Time) -> Result<PolicyPut> {
-        not_yet()
+    async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
+        self.put_one_policy(policy, now).await
     }
 
-    async fn fire(&self, _id: &JobId, _tick: &Tick, _executions: Vec<NewJob>, _now: Time) -> Result<Fired> {
-        not_yet()
+    async fn fire(&self, id: &JobId, tick: &Tick, executions: Vec<NewJob>, now: Time) -> Result<Fired> {
+        self.fire_tick(id, tick, executions, now).await
     }
 
-    async fn change_policy(&self, _id: &JobId, _event: &PolicyEvent, _now: Time) -> Result<Option<Policy>> {
-        not_yet()
+    async fn change_policy(&self, id: &JobId, event: &PolicyEvent, now: Time) -> Result<Option<Policy>> {
+        self.change_one_policy(id, event, now).await
     }
 
-    async fn policies(&self, _query: &PolicyQuery) -> Result<Vec<Policy>> {
-        not_yet()
+    async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        self.list_policies(query).await
     }
 
-    async fn next_due(&self, _after: Time) -> Result<Option<Time>> {
-        not_yet()
+    async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        self.next_policy_due(after).await
     }
 
-    async fn take_events(&self, _limit: usize, _until: Time, _now: Time) -> Result<Vec<JobEvents>> {
-        not_yet()
+    async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.take_due_events(limit, until, now).await
     }
 
-    async fn settle_event(&self, _id: &JobId, _seq: u32, _settled: Settled, _now: Time) -> Result<()> {
-        not_yet()
+    async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()> {
+        self.settle_one_event(id, seq, settled, now).await
     }
 
-    async fn resend_event(&self, _id: &JobId, _seq: u32, _now: Time) -> Result<Resent> {
-        not_yet()
+    async fn resend_event(&self, id: &JobId, seq: u32, now: Time) -> Result<Resent> {
+        self.resend_one_event(id, seq, now).await
     }
 
-    async fn events(&self, _id: &JobId) -> Result<Vec<OutboxEntry>> {
-        not_yet()
+    async fn events(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
+        self.events_of(id).await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {
@@ -253,8 +253,8 @@ impl Store for RedisStore {
         not_yet()
     }
 
-    async fn beat(&self, _node: Option<&Node>, _now: Time) -> Result<Vec<Node>> {
-        not_yet()
+    async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {
+        self.beat_node(node, now).await
     }
 
     fn notices(&self) -> &Arc<Notices> {
@@ -262,10 +262,10 @@ impl Store for RedisStore {
     }
 
     async fn audit(&self) -> Result<Vec<String>> {
-        not_yet()
+        self.audit_all().await
     }
 
     async fn dump(&self) -> Result<String> {
-        not_yet()
+        self.dump_all().await
     }
 }

@@ -118,9 +118,8 @@ impl View {
 
     /// Whether it is known that no job is Pending.
     pub(crate) fn no_work(&self, at: Instant) -> bool {
-        let all = self.over_all(at, |look, seen| {
-            (!seen.work && look.ready == self.ready.load(Ordering::SeqCst)).then_some(None)
-        });
+        let all = self
+            .over_all(at, |look, seen| (!seen.work && look.ready == self.ready.load(Ordering::SeqCst)).then_some(None));
         all.is_some()
     }
 
@@ -131,7 +130,8 @@ impl View {
         }
         let mut least: Option<Time> = None;
         for seen in &*self.shards.lock() {
-            let (look, seen) = seen.as_ref().filter(|(look, _)| at.saturating_duration_since(look.at) <= self.age_max)?;
+            let (look, seen) =
+                seen.as_ref().filter(|(look, _)| at.saturating_duration_since(look.at) <= self.age_max)?;
             least = [least, read(look, seen)?].into_iter().flatten().min();
         }
         Some(least)

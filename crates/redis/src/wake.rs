@@ -82,15 +82,11 @@ impl Wake {
             (heard.watchers_until.is_some_and(|until| now < until), delivers)
         };
         let changed: &[JobId] = if watched { news.changed.get(..CHANGED_MAX).unwrap_or(&news.changed) } else { &[] };
-        let letters: String = [
-            ('r', news.ready || room),
-            ('e', news.events && !delivers),
-            ('p', news.policies),
-            ('x', news.executions),
-        ]
-        .into_iter()
-        .filter_map(|(letter, is_told)| is_told.then_some(letter))
-        .collect();
+        let letters: String =
+            [('r', news.ready || room), ('e', news.events && !delivers), ('p', news.policies), ('x', news.executions)]
+                .into_iter()
+                .filter_map(|(letter, is_told)| is_told.then_some(letter))
+                .collect();
         if letters.is_empty() && changed.is_empty() && news.signals.is_empty() {
             return None;
         }

@@ -223,6 +223,19 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Reads a record together with the policy that may have its id instead, as text, in one round trip.
+    pub(crate) async fn load_or_policy(&mut self, id: &JobId) -> Result<Option<String>> {
+        let (policy, read) = record::read_or_policy(self.link, self.keys, id).await?;
+        if !self.jobs.contains_key(id) {
+            let (before, broken) = match read {
+                Ok(before) => (before, None),
+                Err(why) => (None, Some(why)),
+            };
+            self.touch(id.clone(), before, broken);
+        }
+        Ok(policy)
+    }
+
     /// Takes a record for what it was when it was last seen: the step fails if it is not.
     pub(crate) fn assume(&mut self, record: Record) {
         if !self.jobs.contains_key(&record.job.id) {
@@ -283,17 +296,49 @@ impl<'a> Work<'a> {
 
     /// The events of a job, read if need be.
     pub(crate) async fn outbox(&mut self, id: &JobId) -> Result<&mut JobOutbox> {
-        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
-        if !is_read {
-            let (version, mut outbox) = record::outbox(self.link, self.keys, id).await?;
-            let events = self.events.entry(id.clone()).or_default();
-            events.read = Some((version, outbox.clone()));
-            for event in std::mem::take(&mut events.added) {
-                outbox.put(id, event);
-            }
-            events.after = outbox;
+        if !self.outbox_is_read(id) {
+            let (version, outbox) = record::outbox(self.link, self.keys, id).await?;
+            self.keep_outbox(id, version, outbox);
         }
         Ok(&mut self.events.entry(id.clone()).or_default().after)
+    }
+
+    /// Reads the events of jobs that are not known yet, in one round trip; answers with those that cannot be read, and
+    /// why.
+    pub(crate) async fn load_outboxes(&mut self, ids: &[JobId]) -> Result<HashMap<JobId, String>> {
+        let missing: Vec<&JobId> = ids.iter().filter(|id| !self.outbox_is_read(id)).collect();
+        let mut broken = HashMap::new();
+        let read = record::outboxes(self.link, self.keys, &missing).await?;
+        for (id, read) in missing.into_iter().zip(read) {
+            match read {
+                Ok((version, outbox)) => self.keep_outbox(id, version, outbox),
+                Err(why) => {
+                    broken.insert(id.clone(), why);
+                }
+            }
+        }
+        Ok(broken)
+    }
+
+    fn outbox_is_read(&self, id: &JobId) -> bool {
+        self.events.get(id).is_some_and(|events| events.read.is_some())
+    }
+
+    fn keep_outbox(&mut self, id: &JobId, version: String, mut outbox: JobOutbox) {
+        let events = self.events.entry(id.clone()).or_default();
+        events.read = Some((version, outbox.clone()));
+        for event in std::mem::take(&mut events.added) {
+            outbox.put(id, event);
+        }
+        events.after = outbox;
+    }
+
+    /// The step is only right if the events of a job, which it has read, are still as they were.
+    pub(crate) fn outbox_must_stand(&mut self, id: &JobId) {
+        if let Some((version, _)) = self.events.get(id).and_then(|events| events.read.as_ref()) {
+            let key = self.keys.events(id);
+            self.checks.put([b"f", key.as_bytes(), b"v", version.as_bytes()]);
+        }
     }
 
     // ---- what happens ----
@@ -365,8 +410,7 @@ impl<'a> Work<'a> {
     async fn put_event(&mut self, id: &JobId, event: HookEvent) -> Result<()> {
         self.news.events = true;
         // A check-in may take the place of another: the others must be known.
-        let is_read = self.events.get(id).is_some_and(|events| events.read.is_some());
-        if event.check_in.is_some() || is_read {
+        if event.check_in.is_some() || self.outbox_is_read(id) {
             self.outbox(id).await?.put(id, event);
         } else {
             self.events.entry(id.clone()).or_default().added.push(event);
@@ -400,6 +444,15 @@ impl<'a> Work<'a> {
         if let Some(Touched { before: Some(record), .. }) = self.jobs.get(id) {
             let (key, header) = (self.keys.job(id), record.header.clone());
             self.checks.put([b"h", key.as_bytes(), header.as_bytes()]);
+        }
+    }
+
+    /// The step is only right if a unique key, which it has looked at, still has the same holder.
+    pub(crate) fn holder_must_stand(&mut self, digest: &[u8; 32]) {
+        if let Some(Holder { before, .. }) = self.holders.get(digest) {
+            let key = self.keys.unique(digest);
+            let seen = before.as_ref().map_or("", |id| id.as_str());
+            self.checks.put([b"g", key.as_bytes(), seen.as_bytes()]);
         }
     }
 
@@ -536,7 +589,7 @@ impl<'a> Work<'a> {
 
     fn write_events(&mut self) -> Result<()> {
         let damaged = |what| StoreError::Damaged { what };
-        let turns = self.keys.turns();
+        let (turns, since) = (self.keys.turns(), self.keys.waiting_since());
         for (id, Events { read, after, added }) in std::mem::take(&mut self.events) {
             let key = self.keys.events(&id);
             let Some((version, before)) = read else {
@@ -548,6 +601,7 @@ impl<'a> Work<'a> {
                     self.command([b"HSET", key.as_bytes(), seq.as_bytes(), entry.as_bytes()]);
                     self.command([b"HINCRBY", key.as_bytes(), b"v", b"1"]);
                     self.command([b"ZADD", turns.as_bytes(), b"NX", at.as_bytes(), id.as_str().as_bytes()]);
+                    self.command([b"ZADD", since.as_bytes(), b"LT", at.as_bytes(), id.as_str().as_bytes()]);
                 }
                 continue;
             };
@@ -561,6 +615,14 @@ impl<'a> Work<'a> {
                     self.command([b"ZADD", turns.as_bytes(), turn.as_bytes(), id.as_str().as_bytes()]);
                 }
                 None => self.command([b"ZREM", turns.as_bytes(), id.as_str().as_bytes()]),
+            }
+            match waits_since(&after) {
+                was if was == waits_since(&before) => {}
+                Some(at) => {
+                    let at = at.as_millis().to_string();
+                    self.command([b"ZADD", since.as_bytes(), at.as_bytes(), id.as_str().as_bytes()]);
+                }
+                None => self.command([b"ZREM", since.as_bytes(), id.as_str().as_bytes()]),
             }
             if after.is_empty() {
                 self.command([b"DEL", key.as_bytes()]);
@@ -581,6 +643,9 @@ impl<'a> Work<'a> {
     fn write_minutes(&mut self) {
         let (hour, minute) = hour_and_minute(self.now);
         for (name, bucket) in std::mem::take(&mut self.minutes) {
+            if bucket == Bucket::default() {
+                continue;
+            }
             let key = self.keys.minutes(hour, name.as_str());
             for (letter, number) in letters(&bucket).into_iter().filter(|(_, number)| *number > 0) {
                 let field = format!("{minute}{letter}");
@@ -590,6 +655,11 @@ impl<'a> Work<'a> {
             self.command([b"ZADD", self.keys.hours().as_bytes(), hour.to_string().as_bytes(), member.as_bytes()]);
         }
     }
+}
+
+/// From when on the deadline of the waiting event is counted whose deadline is the first; none if nothing waits.
+pub(crate) fn waits_since(outbox: &JobOutbox) -> Option<Time> {
+    outbox.waiting().map(|entry| entry.resent_at.unwrap_or(entry.event.at)).min()
 }
 
 /// The hour of an instant, counted from 1970, and the minute in it: where its numbers are kept.

@@ -25,8 +25,8 @@ use tokio::time::Instant;
 
 pub(crate) use answer::{array, number, text, unexpected};
 use home::Home;
-use open::{Connection, timed_out, within};
 pub(crate) use open::Opener;
+use open::{Connection, timed_out, within};
 
 use crate::script::Script;
 
@@ -216,7 +216,9 @@ impl Line {
         call: &Cmd,
         replicas: Replicas,
     ) -> RedisResult<(RedisResult<Value>, Value)> {
-        let Some(Arg::Simple(key)) = call.args_iter().nth(3) else { return Err(RedisError::from((ErrorKind::Client, "no key"))) };
+        let Some(Arg::Simple(key)) = call.args_iter().nth(3) else {
+            return Err(RedisError::from((ErrorKind::Client, "no key")));
+        };
         let mut pipeline = redis::pipe();
         pipeline.add_command(call.clone());
         // Never 0, which would mean for ever.

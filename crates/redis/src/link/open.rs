@@ -131,11 +131,16 @@ impl Opener {
     async fn client(&self) -> RedisResult<Client> {
         match &self.target.place {
             Place::Host(host) => self.client_of(self.info(host)?),
-            Place::Socket(path) => self.client_of(self.settings(ConnectionAddr::Unix(path.clone()).into_connection_info()?)),
+            Place::Socket(path) => {
+                self.client_of(self.settings(ConnectionAddr::Unix(path.clone()).into_connection_info()?))
+            }
             Place::Sentinel { hosts, master } => {
-                let mut builder =
-                    SentinelClientBuilder::new(hosts.iter().map(|host| self.address(host)), master, SentinelServerType::Master)?
-                        .set_client_to_redis_db(self.target.database);
+                let mut builder = SentinelClientBuilder::new(
+                    hosts.iter().map(|host| self.address(host)),
+                    master,
+                    SentinelServerType::Master,
+                )?
+                .set_client_to_redis_db(self.target.database);
                 if let Some(user) = &self.target.user {
                     builder = builder.set_client_to_redis_username(user);
                 }

@@ -94,7 +94,9 @@ pub enum TargetError {
     #[error("redis_url: path: it is missing; give redis+unix:///path/to/redis.sock")]
     Path,
     /// An unknown word after the question mark.
-    #[error("redis_url: {0:?} after the question mark is unknown; known are db, user, password, sentinel_user and sentinel_password")]
+    #[error(
+        "redis_url: {0:?} after the question mark is unknown; known are db, user, password, sentinel_user and sentinel_password"
+    )]
     Query(String),
 }
 
@@ -237,7 +239,10 @@ fn host(text: &str, default_port: u16) -> Result<Host, TargetError> {
     };
     if let Some(address) = name.strip_prefix('[') {
         let address = address.strip_suffix(']').ok_or(TargetError::Host)?;
-        return address.parse::<std::net::Ipv6Addr>().map(|_| (address.to_owned(), port)).map_err(|_| TargetError::Host);
+        return address
+            .parse::<std::net::Ipv6Addr>()
+            .map(|_| (address.to_owned(), port))
+            .map_err(|_| TargetError::Host);
     }
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if is_name { Ok((name.to_owned(), port)) } else { Err(TargetError::Host) }

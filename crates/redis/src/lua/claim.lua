@@ -61,6 +61,7 @@ local function run(id, name, score, batch)
     call('HSET', p .. 'outbox:' .. id, seq, '0 ' .. ARGV[1] .. ' 0 - 2 ' .. attempt .. ' ' .. ARGV[1])
     call('HINCRBY', p .. 'outbox:' .. id, 'v', 1)
     call('ZADD', p .. 'outbox', 'NX', ARGV[1], id)
+    call('ZADD', p .. 'outbox_since', 'LT', ARGV[1], id)
     batch.events = true
     flags = 'h'
   else
