@@ -60,7 +60,7 @@ async fn restricted_user_is_enough() {
         ..Options::default()
     })
     .await;
-    assert!(format!("{refused:?}").contains("NOPERM"), "{refused:?}");
+    assert!(format!("{refused:?}").contains("no permissions"), "{refused:?}");
 }
 
 #[tokio::test]
