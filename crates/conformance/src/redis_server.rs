@@ -68,8 +68,7 @@ impl RedisServer {
             primary.port()
         );
         std::fs::write(dir.path().join("sentinel.conf"), text).expect("the directory is ours");
-        let mut server =
-            RedisServer { dir, args: Vec::new(), port: Some(free_port()), sentinel: true, child: None };
+        let mut server = RedisServer { dir, args: Vec::new(), port: Some(free_port()), sentinel: true, child: None };
         server.run();
         server
     }
@@ -128,7 +127,10 @@ impl RedisServer {
     ///
     /// # Panics
     /// If there is no `redis-server`, or it does not come up.
-    #[expect(clippy::disallowed_methods, reason = "how long a process takes to come up is no matter of the store's time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long a process takes to come up is no matter of the store's time"
+    )]
     pub fn run(&mut self) {
         // The kernel kills it with the thread that started it, should this process be killed before it can do so.
         let mut command = Command::new("setpriv");
@@ -243,7 +245,8 @@ pub fn free_port() -> u16 {
         let number = (std::process::id() as u16).wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         // A node of a cluster talks to the others on this port and 10,000 more.
         let port = 10_000 + number % 10_000;
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err();
+        let is_free =
+            |port| TcpListener::bind(("127.0.0.1", port)).is_ok() && TcpStream::connect(("127.0.0.1", port)).is_err();
         if is_free(port) && is_free(port + 10_000) {
             return port;
         }

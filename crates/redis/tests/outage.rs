@@ -162,7 +162,13 @@ async fn submission_waits_for_a_replica_if_it_must() {
     let replica = RedisServer::replica_of(&primary, &["--save", ""]);
     until(BACK, "the replica confirms", async || node.submit("a").await.is_ok()).await;
     // Only what takes jobs in waits: one batch, one WAIT.
-    let waits = || primary.cli(&["INFO", "commandstats"]).lines().filter(|line| line.starts_with("cmdstat_wait")).collect::<String>();
+    let waits = || {
+        primary
+            .cli(&["INFO", "commandstats"])
+            .lines()
+            .filter(|line| line.starts_with("cmdstat_wait"))
+            .collect::<String>()
+    };
     let before = waits();
     let jobs = node.claim("a", 10).await.unwrap();
     node.finish(&jobs).await.unwrap();
