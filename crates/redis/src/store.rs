@@ -28,7 +28,6 @@ pub struct RedisStore {
     /// The connection.
     pub(crate) link: Link,
     pub(crate) clock: Arc<RedisClock>,
-    pub(crate) epoch: Epoch,
     pub(crate) warnings: Warnings,
     pub(crate) wake: Arc<Wake>,
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -47,6 +46,7 @@ pub(crate) struct Shard {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
     pub(crate) wake: Arc<Wake>,
+    pub(crate) epoch: Epoch,
 }
 
 impl RedisStore {
@@ -196,14 +196,24 @@ impl Store for RedisStore {
     }
 
     async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        if query.due_by.is_some_and(|by| self.quiet(Part::Policies, by).is_some()) {
+            return Ok(Vec::new());
+        }
         self.list_policies(query).await
     }
 
     async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        if let Some(next_at) = self.quiet(Part::Policies, after) {
+            return Ok(next_at);
+        }
         self.next_policy_due(after).await
     }
 
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.wake.delivers();
+        if self.quiet(Part::Events, now).is_some() {
+            return Ok(Vec::new());
+        }
         self.take_due_events(limit, until, now).await
     }
 

@@ -34,7 +34,10 @@ async fn stop_reaches_a_run_on_another_node() {
 
     assert_eq!(answer, Controlled::Signalled);
     let notice = within(SOON, "the signal", signals.recv()).await.unwrap();
-    assert_eq!((notice.pool, notice.lease, notice.signal), (two.pool.clone(), jobs[0].lease_key().unwrap(), Signal::Stop));
+    assert_eq!(
+        (notice.pool, notice.lease, notice.signal),
+        (two.pool.clone(), jobs[0].lease_key().unwrap(), Signal::Stop)
+    );
 }
 
 #[tokio::test]

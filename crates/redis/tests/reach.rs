@@ -49,7 +49,8 @@ const ACL: &str = "~{jobservice:* resetchannels &{jobservice:* -@all +@read +@wr
 #[tokio::test]
 async fn restricted_user_is_enough() {
     let server = RedisServer::on_a_port(&["--save", ""]);
-    let line: Vec<&str> = ["ACL", "SETUSER", "jobs", "on", ">secret"].into_iter().chain(ACL.split_whitespace()).collect();
+    let line: Vec<&str> =
+        ["ACL", "SETUSER", "jobs", "on", ">secret"].into_iter().chain(ACL.split_whitespace()).collect();
     assert_eq!(server.cli(&line).trim(), "OK");
     let node = Node::open(&format!("redis://jobs:secret@127.0.0.1:{}", server.port())).await;
     node.is_well().await;
@@ -117,8 +118,12 @@ fn certificates(dir: &Path) {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     };
     std::fs::write(dir.join("ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
-    openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
-    openssl("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -keyout key.pem -out request.pem");
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
+    );
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -keyout key.pem -out request.pem",
+    );
     openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem");
 }
 

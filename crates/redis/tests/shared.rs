@@ -27,7 +27,8 @@ impl Shared {
     }
 
     async fn node(&self) -> Arc<dyn Store> {
-        let options = Options { url: self.server.url(), namespace: "js".to_owned(), shards: self.shards, ..Options::default() };
+        let options =
+            Options { url: self.server.url(), namespace: "js".to_owned(), shards: self.shards, ..Options::default() };
         RedisStore::connect(&options).await.expect("the store opens")
     }
 
