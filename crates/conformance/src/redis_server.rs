@@ -128,6 +128,7 @@ impl RedisServer {
     ///
     /// # Panics
     /// If there is no `redis-server`, or it does not come up.
+    #[expect(clippy::disallowed_methods, reason = "how long a process takes to come up is no matter of the store's time")]
     pub fn run(&mut self) {
         // The kernel kills it with the thread that started it, should this process be killed before it can do so.
         let mut command = Command::new("setpriv");

@@ -66,6 +66,13 @@ impl RedisStore {
             wrong.extend(set_aside.map(|id| format!("job {id} was set aside because its record could not be read")));
             let elsewhere = all.jobs.values().filter(|job| self.shard_number(&job.spec.name) != number);
             wrong.extend(elsewhere.map(|job| format!("job {} is not in the shard of its name", job.id)));
+            for id in all.jobs.keys().chain(all.policies.keys()).filter(|id| self.home(id) != number) {
+                let home = shards.get(self.home(id));
+                let pointer = home.and_then(|home| home.pointers.get(id.as_str()));
+                if pointer.is_none_or(|pointer| *pointer != number.to_string()) {
+                    wrong.push(format!("{id} is in shard {number}, where nobody who looks it up is sent"));
+                }
+            }
         }
         wrong.extend(of_ids(&shards));
         wrong.extend(of_schedules(&shards));
@@ -229,7 +236,8 @@ fn of_submissions(all: &Everything) -> Vec<String> {
 fn of_minutes(all: &Everything) -> Vec<String> {
     let hours = all.sorted.get("minutes");
     let hour_of = |key: &str| key.split_once(':').and_then(|(hour, _)| hour.parse::<i64>().ok());
-    let is_lost = |key: &&String| hours.and_then(|hours| hours.get(*key).copied()) != hour_of(key);
+    let is_lost =
+        |key: &&String| hours.and_then(|hours| hours.get(*key)).map(|first| first.div_euclid(60)) != hour_of(key);
     all.minutes.iter().filter(is_lost).map(|key| format!("the minutes {key:?} are not among the known hours")).collect()
 }
 

@@ -195,6 +195,7 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
         work.assume_absent(&job.id);
     }
     if known.taken.contains(&job.id) || work.get(&job.id).await?.is_some() {
+        must_be_new(work, new, known, false);
         return Ok(Inserted::IdTaken);
     }
     if let (true, Some(unique)) = (job.state.holds_key, job.spec.unique) {
@@ -202,6 +203,7 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
             work.assume_holder(&unique.digest, None);
         }
         if let Some(holder) = work.holder(&unique.digest).await? {
+            must_be_new(work, new, known, true);
             return Ok(Inserted::Duplicate(holder));
         }
     }
@@ -222,4 +224,21 @@ async fn insert_one(work: &mut Work<'_>, new: &NewJob, known: &mut Known, now: T
     }
     work.add(job.clone());
     Ok(Inserted::Created)
+}
+
+/// A job that is refused because of another one of its batch writes nothing, so nothing would check what was taken for
+/// granted of it: that its submission, and if so asked its id, are not known. Each of these would come first in the answer.
+fn must_be_new(work: &mut Work<'_>, new: &NewJob, known: &Known, id: bool) {
+    if known.is_read {
+        return;
+    }
+    let (keys, job) = (work.keys(), &new.job);
+    if id {
+        work.check([b"n", keys.job(&job.id).as_bytes(), keys.policy(&job.id).as_bytes()]);
+    }
+    if let Some(field) = new.idempotency_key.as_ref().map(|key| submission(&job.spec.name, key))
+        && !known.submissions.contains_key(&field)
+    {
+        work.check([b"f", keys.submissions().as_bytes(), field.as_bytes(), b""]);
+    }
 }

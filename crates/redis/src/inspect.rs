@@ -15,7 +15,8 @@ use redis::Value;
 
 use crate::claim::read_options;
 use crate::insert::remembered;
-use crate::link::{array, number, text, unexpected};
+use crate::link::{self, array, number, text, unexpected};
+use crate::script::KEYS;
 use crate::store::{RedisStore, Shard};
 use crate::{header, nodes, policy_text, record};
 
@@ -39,6 +40,8 @@ pub(crate) struct Everything {
     pub(crate) policies: BTreeMap<JobId, Policy>,
     /// Schedule key and id of the policy.
     pub(crate) schedules: BTreeMap<String, String>,
+    /// Id of a job or policy that is elsewhere, and the number of the shard.
+    pub(crate) pointers: BTreeMap<String, String>,
     pub(crate) outboxes: BTreeMap<JobId, JobOutbox>,
     pub(crate) options: BTreeMap<Name, NameOptions>,
     pub(crate) nodes: Vec<Node>,
@@ -74,7 +77,7 @@ fn kind_of(rest: &str) -> Option<Kind> {
             Kind::Sorted
         }
         ("live" | "work" | "busy" | "broken", true) | ("held" | "live", false) => Kind::Set,
-        ("unique" | "policy", false) => Kind::Text,
+        ("unique" | "policy" | "at", false) => Kind::Text,
         ("names" | "idem" | "schedules" | "nodes", true) | ("outbox" | "minutes", false) => Kind::Hash,
         _ => return None,
     })
@@ -119,9 +122,9 @@ impl Everything {
         let keys: Vec<String> = keys(shard).await?.into_iter().collect();
         for part in keys.chunks(PAGE) {
             let mut pipe = redis::pipe();
-            part.iter().for_each(|key| {
+            for key in part {
                 pipe.cmd("TYPE").arg(key);
-            });
+            }
             let types = shard.link.pipe(&pipe, "inspect").await?;
             let mut by_kind: Vec<(&str, &str, Kind)> = Vec::with_capacity(part.len());
             for (key, found) in part.iter().zip(&types) {
@@ -191,6 +194,10 @@ impl Everything {
         };
         if rest.starts_with("unique:") {
             self.holders.insert(last(rest).to_owned(), text.to_owned());
+            return;
+        }
+        if rest.starts_with("at:") {
+            self.pointers.insert(last(rest).to_owned(), text.to_owned());
             return;
         }
         match policy_text::read(text) {
@@ -278,9 +285,9 @@ async fn keys(shard: &Shard) -> Result<BTreeSet<String>> {
     let mut keys = BTreeSet::new();
     let mut cursor = "0".to_owned();
     loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(PAGE);
-        let answer = shard.link.send(&scan, "inspect").await?;
+        let mut scan = link::call(&KEYS, shard.keys.prefix());
+        scan.arg(&cursor).arg(&pattern).arg(PAGE);
+        let answer = shard.link.run(&KEYS, &scan, "inspect").await?;
         let (next, found) = page(&answer)?;
         keys.extend(found.iter().map(lossy));
         if next == "0" {

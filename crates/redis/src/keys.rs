@@ -184,10 +184,15 @@ impl Keys {
 
     /// Hash: the numbers of an hour of a name; the field is the minute and a letter.
     pub(crate) fn minutes(&self, hour: i64, name: &str) -> String {
-        self.of("minutes:", &format!("{hour}:{name}"))
+        self.minutes_of(&format!("{hour}:{name}"))
     }
 
-    /// Sorted set: `<hour>:<name>` for each of these, by hour.
+    /// The same by what [`Keys::hours`] says of it.
+    pub(crate) fn minutes_of(&self, hour_and_name: &str) -> String {
+        self.of("minutes:", hour_and_name)
+    }
+
+    /// Sorted set: `<hour>:<name>` for each of these, by the first minute in it, counted from 1970.
     pub(crate) fn hours(&self) -> String {
         self.of("minutes", "")
     }

@@ -84,7 +84,8 @@ async fn walk(shard: &Shard, query: &PolicyQuery) -> Result<Vec<Policy>> {
 
 fn page(shard: &Shard, after: Option<&JobId>) -> Cmd {
     let mut get = redis::cmd("ZRANGEBYLEX");
-    get.arg(shard.keys.policies()).arg(after.map_or("-".to_owned(), |after| format!("({after}"))).arg("+");
+    let from = after.map(|after| format!("({after}"));
+    get.arg(shard.keys.policies()).arg(from.as_deref().unwrap_or("-")).arg("+");
     get.arg("LIMIT").arg(0).arg(READ_MAX);
     get
 }
@@ -92,9 +93,9 @@ fn page(shard: &Shard, after: Option<&JobId>) -> Cmd {
 /// Reads those of these policies that a query means. One that cannot be read must not hold up the others that are due.
 async fn read(shard: &Shard, ids: Vec<JobId>, query: &PolicyQuery) -> Result<Vec<Policy>> {
     let mut get = redis::cmd("MGET");
-    ids.iter().for_each(|id| {
+    for id in &ids {
         get.arg(shard.keys.policy(id));
-    });
+    }
     let answer = shard.link.send(&get, "read policies").await?;
     let mut policies = Vec::new();
     for (id, answer) in ids.iter().zip(array(&answer)?) {

@@ -36,3 +36,6 @@ pub(crate) static LOG_APPEND: LazyLock<Script> =
 /// Removes the logs of jobs.
 pub(crate) static LOG_REMOVE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/log_remove.lua").to_owned()));
+
+/// Finds the keys of a shard.
+pub(crate) static KEYS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/keys.lua").to_owned()));

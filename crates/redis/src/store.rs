@@ -8,7 +8,7 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::*;
-use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, Time};
 use parking_lot::Mutex;
 
 use crate::checks::Warnings;
@@ -106,10 +106,6 @@ impl std::fmt::Debug for RedisStore {
     }
 }
 
-fn not_yet<T>() -> Result<T> {
-    Err(StoreError::Invalid("not yet".to_owned()))
-}
-
 #[async_trait]
 impl Store for RedisStore {
     fn new_id(&self, name: &Name) -> JobId {
@@ -175,12 +171,12 @@ impl Store for RedisStore {
         self.reap_overdue(limit, jitter, now).await
     }
 
-    async fn prune(&self, _limit: usize, _now: Time) -> Result<Swept> {
-        not_yet()
+    async fn prune(&self, limit: usize, now: Time) -> Result<Swept> {
+        self.prune_all(limit, now).await
     }
 
-    async fn shrink(&self, _bytes_max: u64, _limit: usize, _now: Time) -> Result<Swept> {
-        not_yet()
+    async fn shrink(&self, bytes_max: u64, limit: usize, now: Time) -> Result<Swept> {
+        self.shrink_to(bytes_max, limit, now).await
     }
 
     async fn put_policy(&self, policy: Policy, now: Time) -> Result<PolicyPut> {
@@ -235,32 +231,32 @@ impl Store for RedisStore {
         Ok(work.get(id).await?.cloned())
     }
 
-    async fn list(&self, _query: &Query) -> Result<Page> {
-        not_yet()
+    async fn list(&self, query: &Query) -> Result<Page> {
+        self.list_jobs(query).await
     }
 
-    async fn executions(&self, _query: &ExecutionsQuery) -> Result<Executions> {
-        not_yet()
+    async fn executions(&self, query: &ExecutionsQuery) -> Result<Executions> {
+        self.executions_of(query).await
     }
 
-    async fn have_executions(&self, _ids: &[JobId]) -> Result<Vec<bool>> {
-        not_yet()
+    async fn have_executions(&self, ids: &[JobId]) -> Result<Vec<bool>> {
+        self.which_have_executions(ids).await
     }
 
     async fn counts(&self) -> Result<Vec<(Status, u64)>> {
-        not_yet()
+        self.count_jobs().await
     }
 
     async fn names(&self) -> Result<Vec<NameStats>> {
-        not_yet()
+        self.stats_of_names().await
     }
 
-    async fn explain(&self, _id: &JobId, _code: &Arc<[NameAsk]>, _now: Time) -> Result<Option<Waiting>> {
-        not_yet()
+    async fn explain(&self, id: &JobId, code: &Arc<[NameAsk]>, now: Time) -> Result<Option<Waiting>> {
+        self.explain_job(id, code, now).await
     }
 
-    async fn minutes(&self, _name: Option<&Name>, _from: Time) -> Result<Vec<Minute>> {
-        not_yet()
+    async fn minutes(&self, name: Option<&Name>, from: Time) -> Result<Vec<Minute>> {
+        self.minutes_from(name, from).await
     }
 
     async fn beat(&self, node: Option<&Node>, now: Time) -> Result<Vec<Node>> {

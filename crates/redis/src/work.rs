@@ -656,7 +656,8 @@ impl<'a> Work<'a> {
                 self.command([b"HINCRBY", key.as_bytes(), field.as_bytes(), number.to_string().as_bytes()]);
             }
             let member = format!("{hour}:{name}");
-            self.command([b"ZADD", self.keys.hours().as_bytes(), hour.to_string().as_bytes(), member.as_bytes()]);
+            let first = (hour * 60 + minute).to_string();
+            self.command([b"ZADD", self.keys.hours().as_bytes(), b"LT", first.as_bytes(), member.as_bytes()]);
         }
     }
 }
@@ -692,7 +693,14 @@ const PRIORITY_STEP: i64 = 1 << 43;
 
 /// The score of a waiting job: the least is the first to be claimed. Exact in a double.
 pub(crate) const fn ready_score(priority: u8, ready_at: Time) -> i64 {
-    (jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP + ready_at.as_millis()
+    ((jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP)
+        .saturating_add(ready_at.as_millis())
+}
+
+/// The priority and the time that a score was made of.
+pub(crate) const fn ready_place(score: i64) -> (u8, Time) {
+    let priority = jobservice_core::limits::PRIORITY_MAX as i64 - score.div_euclid(PRIORITY_STEP);
+    (priority as u8, Time::from_millis(score.rem_euclid(PRIORITY_STEP)))
 }
 
 /// The sets that a job is in by its state.

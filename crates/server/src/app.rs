@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, StoreLogs, SweepRule};
+use anyhow::{Context as _, Result};
+use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, SweepRule};
 use jobservice::{Registry, Service, SubmitError};
-use jobservice_core::{Clock, Store, StoreError, SystemClock};
-use jobservice_sqlite::{Health, Options, SqliteStore};
+use jobservice_core::StoreError;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +23,7 @@ use crate::config::{Config, ConfigError, Logger, LoggerKind};
 use crate::http::{App, Certificate, Degraded, Front, Secrets, serve};
 use crate::jobs::{Demo, Noop};
 use crate::properties::CoreProperties;
+use crate::storage::Storage;
 use crate::{data_dir, telemetry};
 
 /// How long requests under way have to end at shutdown, after the pool has ended. Together with the pool's 28 s below the
@@ -35,9 +35,6 @@ const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal ends it. An error says why it could not start, or why it could not go on.
 pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config) -> Result<()> {
-    if let Some(redis) = &config.redis {
-        bail!("this version cannot serve redis yet ({redis}): set worker_pool.backend to sqlite");
-    }
     let mut signals = Signals::listen()?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     data_dir::create(&config.data_dir)?;
@@ -55,13 +52,9 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     })?;
     let url = url(listener.local_addr().context("the listener has no address")?, certificate.is_some());
 
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let store = open_store(&config).await?;
-    let reaped = store.reap_previous(clock.now()).await.context("cannot take back the jobs of the process before")?;
-    if reaped > 0 {
-        tracing::info!("took back {reaped} jobs of the process before");
-    }
-    let logs = job_logs(&config, backends)?.build(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&clock))?;
+    let storage = Storage::open(&config).await?;
+    let (store, clock) = (storage.store(), storage.clock());
+    let logs = job_logs(&config, backends, &storage)?.build(Arc::clone(&store), Arc::clone(&clock))?;
     let mut builder = Service::builder();
     for (property, value) in &config.context {
         builder = builder.property(property, value);
@@ -70,7 +63,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
         builder = builder.fallback_properties(CoreProperties::start(server, secret).await?);
     }
     let service = builder
-        .store(Arc::clone(&store) as Arc<dyn Store>)
+        .store(store)
         .clock(clock)
         .registry(with_built_in(registry, &config))
         .workers(config.workers as usize)
@@ -90,7 +83,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
     let service = Arc::new(service);
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
-    let degraded = degraded(Arc::clone(&store), Arc::clone(&service));
+    let degraded = degraded(storage.clone(), Arc::clone(&service));
     let shown = config.effective.json(&config.warnings).to_string().into();
     let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
     let pool = Arc::clone(&service);
@@ -119,7 +112,7 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
             }
         }
         // Nothing can be written any more, so nothing can be handed over: the next process will take it back.
-        () = store.poisoned() => Err(StoreError::Poisoned.into()),
+        () = storage.poisoned() => Err(StoreError::Poisoned.into()),
         reason = service.failed() => Err(anyhow::anyhow!("{reason}")),
         ended = &mut connections => Err(anyhow::anyhow!("the listener ended unexpectedly: {ended:?}")),
     };
@@ -177,25 +170,14 @@ fn with_built_in(mut registry: Registry, config: &Config) -> Registry {
     registry
 }
 
-async fn open_store(config: &Config) -> Result<Arc<SqliteStore>> {
-    let path = config.store_path.clone();
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        data_dir::create(dir)?;
-    }
-    // Opening recovers what a crash left, which may take a while.
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, Options::default())).await;
-    let store = opened.context("opening the store broke off")?;
-    Ok(Arc::new(store.with_context(|| format!("cannot open the store {}", config.store_path.display()))?))
-}
-
-fn job_logs(config: &Config, backends: &Backends) -> Result<JobLogsBuilder> {
+fn job_logs(config: &Config, backends: &Backends, storage: &Storage) -> Result<JobLogsBuilder> {
     let mut logs = JobLogs::builder();
     for Logger { kind, level, kept, kept_bytes_max, .. } in &config.job_loggers {
         logs = match kind {
             LoggerKind::StdOutput { to_stderr: true } => logs.backend(Arc::new(StdOutput::stderr()?)),
             LoggerKind::StdOutput { to_stderr: false } => logs.backend(Arc::new(StdOutput::stdout()?)),
             LoggerKind::File(file) => logs.backend(Arc::new(FileLogs::open(&file.base_dir)?)),
-            LoggerKind::Store => logs.backend(Arc::new(StoreLogs::open_beside_store(logs_path(&config.store_path))?)),
+            LoggerKind::Store => logs.backend(storage.logs(config)?),
             LoggerKind::Own { name, settings } => logs.backend(backends.job_log(name, settings)?),
         };
         logs = logs.level(*level).sweep(SweepRule { older_than: *kept, bytes_max: *kept_bytes_max });
@@ -204,29 +186,13 @@ fn job_logs(config: &Config, backends: &Backends) -> Result<JobLogsBuilder> {
 }
 
 /// Says what keeps the service from doing its work as well as it could, if anything does.
-fn degraded(store: Arc<SqliteStore>, service: Arc<Service>) -> Degraded {
+fn degraded(storage: Storage, service: Arc<Service>) -> Degraded {
     Box::new(move || {
-        if *store.health().borrow() == Health::Full {
-            return Some("the store is full: no jobs are taken in, running ones go on");
-        }
-        let stuck = service.stats().is_some_and(|stats| !stats.is_healthy());
-        stuck.then_some("half of the workers or more are held by jobs that do not end")
+        storage.degraded().or_else(|| {
+            let stuck = service.stats().is_some_and(|stats| !stats.is_healthy());
+            stuck.then(|| "half of the workers or more are held by jobs that do not end".to_owned())
+        })
     })
-}
-
-/// Job logs stand beside the store, in a file of their own: `logs.db` beside `jobs.db`, `a-logs.db` beside `a.db`. It is
-/// told apart by the store's name, so that two stores in one directory, each with a lock of its own, do not share it.
-pub(crate) fn logs_path(store: &Path) -> std::path::PathBuf {
-    if store.file_name().is_some_and(|name| name == "jobs.db") {
-        return store.with_file_name("logs.db");
-    }
-    let mut name = store.file_stem().unwrap_or_default().to_owned();
-    name.push("-logs");
-    if let Some(extension) = store.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    store.with_file_name(name)
 }
 
 /// The secrets that open the API: those configured, or the one kept in the data directory.

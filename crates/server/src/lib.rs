@@ -38,6 +38,7 @@ mod duration;
 mod http;
 mod jobs;
 mod properties;
+mod storage;
 mod telemetry;
 mod tools;
 

@@ -8,12 +8,13 @@ use std::time::Duration;
 use jobservice_core::id::InvalidId;
 use jobservice_core::store::{BoxError, Node};
 use jobservice_core::{Clock, PoolId, Store, StoreError, SystemClock, limits};
+use jobservice_redis::RedisStore;
 use tokio::sync::{Mutex, watch};
 
 use super::{Service, embedded};
 use crate::env::{Env, Properties, PropertySource, States};
 use crate::hooks::{HookOptions, Hooks};
-use crate::logger::{JobLogs, JobLogsBuilder, LogError};
+use crate::logger::{JobLogs, JobLogsBuilder, LogError, RedisLogs};
 use crate::maintenance::{Maintenance, SweepTimes, Upkeep};
 use crate::middleware::Middleware;
 use crate::pool::board::Board;
@@ -44,6 +45,7 @@ pub struct ServiceBuilder {
 enum Backend {
     None,
     Sqlite(PathBuf),
+    Redis(Box<jobservice_redis::Options>),
     Store(Arc<dyn Store>),
 }
 
@@ -113,6 +115,14 @@ impl ServiceBuilder {
     /// logs are kept beside it unless [`ServiceBuilder::logs`] or [`ServiceBuilder::log_backends`] say otherwise.
     pub fn sqlite(mut self, path: impl AsRef<Path>) -> Self {
         self.backend = Backend::Sqlite(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Keeps the jobs in a Redis, which any number of processes serve together. Job logs are kept there too unless
+    /// [`ServiceBuilder::logs`] or [`ServiceBuilder::log_backends`] say otherwise, and the time is told by its clock unless
+    /// [`ServiceBuilder::clock`] does.
+    pub fn redis(mut self, options: jobservice_redis::Options) -> Self {
+        self.backend = Backend::Redis(Box::new(options));
         self
     }
 
@@ -247,11 +257,21 @@ impl ServiceBuilder {
         }
         let incarnation = getrandom::u64().map_err(|_| StartError::Random)?;
         let pool = PoolId::incarnation(&self.pool_name, incarnation).map_err(StartError::PoolName)?;
-        let clock = self.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
-        let (store, sqlite): (Arc<dyn Store>, _) = match &self.backend {
-            Backend::None => return Err(StartError::NoStore),
-            Backend::Store(store) => (Arc::clone(store), None),
-            Backend::Sqlite(path) => {
+        let redis = match &self.backend {
+            Backend::Redis(options) => {
+                let opened = RedisStore::connect(options).await;
+                Some(opened.map_err(|error| StartError::Open(error.into()))?)
+            }
+            Backend::None | Backend::Sqlite(_) | Backend::Store(_) => None,
+        };
+        let own_clock =
+            || redis.as_ref().map_or_else(|| Arc::new(SystemClock::new()) as Arc<dyn Clock>, |redis| redis.clock());
+        let clock = self.clock.clone().unwrap_or_else(own_clock);
+        let (store, sqlite): (Arc<dyn Store>, _) = match (&self.backend, redis.clone()) {
+            (_, Some(redis)) => (redis as Arc<dyn Store>, None),
+            (Backend::None | Backend::Redis(_), None) => return Err(StartError::NoStore),
+            (Backend::Store(store), None) => (Arc::clone(store), None),
+            (Backend::Sqlite(path), None) => {
                 let sqlite = embedded::open(path, clock.now()).await?;
                 (Arc::clone(&sqlite) as Arc<dyn Store>, Some(sqlite))
             }
@@ -262,7 +282,13 @@ impl ServiceBuilder {
             (Logs::Default, Backend::Sqlite(path)) => {
                 embedded::logs(path).await?.build(Arc::clone(&store), Arc::clone(&clock))?
             }
-            (Logs::Default, Backend::None | Backend::Store(_)) => JobLogs::disabled(),
+            (Logs::Default, _) => match redis {
+                Some(redis) => {
+                    let logs = JobLogs::builder().backend(Arc::new(RedisLogs::new(redis)));
+                    logs.build(Arc::clone(&store), Arc::clone(&clock))?
+                }
+                None => JobLogs::disabled(),
+            },
         };
         let registry = Arc::new(self.registry);
         let bytes_max = self.retention.bytes_max;

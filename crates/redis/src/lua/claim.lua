@@ -175,7 +175,7 @@ for round = 1, 2 do
           call('SADD', p .. 'busy', name)
           if batch.waited > 0 then
             call('HINCRBY', p .. 'minutes:' .. hour .. ':' .. name, minute .. 'w', int(batch.waited))
-            call('ZADD', p .. 'minutes', hour, hour .. ':' .. name)
+            call('ZADD', p .. 'minutes', 'LT', int(60 * tonumber(hour) + tonumber(minute)), hour .. ':' .. name)
           end
         end
       end

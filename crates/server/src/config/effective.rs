@@ -1,9 +1,9 @@
 //! The values in effect and where each came from, for people: secrets are masked, and never reach this far unmasked.
 
+use jobservice_redis::Target;
 use serde_json::{Value as Json, json};
 
 use super::options::{Form, OPTIONS, Opt, SECRET_ENV, Use};
-use super::redis_url::RedisUrl;
 use super::reference;
 use super::yaml::{self, Node, Value};
 
@@ -95,7 +95,7 @@ fn default_of(option: &Opt) -> Value {
 fn masked(option: &Opt, value: Value) -> Value {
     match (option.form, value) {
         (Form::RedisUrl, Value::Scalar(text)) => {
-            Value::Scalar(RedisUrl::parse(&text).map_or_else(|| MASK.to_owned(), |url| url.to_string()))
+            Value::Scalar(Target::parse(&text).map_or_else(|_| MASK.to_owned(), |url| url.to_string()))
         }
         (Form::Url, Value::Scalar(text)) => Value::Scalar(masked_url(&text)),
         (Form::Secret, _) => Value::Scalar(MASK.to_owned()),

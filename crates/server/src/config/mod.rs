@@ -8,7 +8,6 @@ mod hooks;
 mod logger_settings;
 mod loggers;
 mod options;
-mod redis_url;
 mod reference;
 mod retention;
 mod schedules;
@@ -24,7 +23,6 @@ use std::time::Duration;
 pub(crate) use effective::Effective;
 pub(crate) use loggers::{FileLog, Logger, LoggerKind, Rotation};
 pub(crate) use options::did_you_mean;
-pub(crate) use redis_url::RedisUrl;
 pub(crate) use reference::{DEFAULT_FILE, default_file, page, schema};
 pub(crate) use schedules::Declared;
 
@@ -59,7 +57,7 @@ pub(crate) struct Config {
     /// The store's file.
     pub(crate) store_path: PathBuf,
     /// The Redis that jobs are to be kept in; none for the embedded store.
-    pub(crate) redis: Option<RedisUrl>,
+    pub(crate) redis: Option<jobservice_redis::Options>,
     /// The secrets of `CORE_SECRET`; none if one is to be made.
     pub(crate) secrets: Option<Vec<String>>,
     /// Where the service's own log goes.

@@ -57,7 +57,7 @@ impl Form {
             Form::Path => "give a file or a directory".to_owned(),
             Form::Address => "give an IP address like 127.0.0.1, 0.0.0.0 or ::".to_owned(),
             Form::Url => "give a URL like http://host:8080".to_owned(),
-            Form::RedisUrl => super::redis_url::REMEDY.to_owned(),
+            Form::RedisUrl => REDIS_URL.to_owned(),
             Form::Switch => "give true or false".to_owned(),
             Form::Integer(least, most) => format!("give {least} to {most}"),
             Form::Choice(words) => format!("give {}", words.join(" or ")),
@@ -138,6 +138,11 @@ pub(super) const SECRET_ENV: &str = "CORE_SECRET";
 /// Variables of ours begin so; one that is not in the list is warned of.
 pub(super) const ENV_PREFIX: &str = "JOB_SERVICE_";
 
+/// What to give as the address of a Redis.
+const REDIS_URL: &str = "give host:port, host:port,weight,password,database, redis://[user:password@]host:port/database, \
+     rediss:// for TLS, redis+unix:///path, redis+sentinel://[user:password@]host:port,host:port/master/database or \
+     redis+cluster://[user:password@]host:port,host:port";
+
 /// All options, in the order of the default file.
 pub(super) const OPTIONS: &[Opt] = &[
     served("protocol", "JOB_SERVICE_PROTOCOL", "").form(Form::Choice(&["http", "https"])).default("http").means(
@@ -172,7 +177,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     served("worker_pool.backend", "JOB_SERVICE_POOL_BACKEND", "")
         .form(Form::Choice(&["sqlite", "redis"]))
         .default("sqlite")
-        .means("Where jobs are kept: sqlite (embedded) or redis. This version cannot serve redis yet."),
+        .means("Where jobs are kept: sqlite, embedded and for one node, or redis, for any number of nodes: see docs/scaling.md."),
     served("worker_pool.sqlite.path", "JOB_SERVICE_POOL_SQLITE_PATH", "")
         .form(Form::Path)
         .example("jobservice-data/jobs.db")
@@ -182,24 +187,31 @@ pub(super) const OPTIONS: &[Opt] = &[
         .form(Form::RedisUrl)
         .example("localhost:6379")
         .means(
-            "The Redis to keep jobs in: `host:port`, `host:port,weight,password,database`, `redis://`, `rediss://` (TLS)\n\
-             or `redis+sentinel://host,host/master/database`.",
+            "The Redis to keep jobs in: `host:port`, `host:port,weight,password,database`, `redis://`, `rediss://` (TLS),\n\
+             `redis+unix://`, `redis+sentinel://host,host/master/database` or `redis+cluster://host,host`.",
         ),
+    served("worker_pool.redis_pool.shards", "JOB_SERVICE_POOL_REDIS_SHARDS", "")
+        .form(Form::Integer(1, 64))
+        .default("1")
+        .means(
+            "How many parts the jobs are kept in, by their names. With a cluster twice as many as it has masters, so that\n\
+             all of them work; else 1. The same on all nodes, and it cannot be changed later.",
+        ),
+    served("worker_pool.redis_pool.durability", "JOB_SERVICE_POOL_REDIS_DURABILITY", "")
+        .form(Form::Choice(&["local", "replica"]))
+        .default("local")
+        .means(
+            "When a submission counts as taken in: local, when Redis has it; replica, when a replica has it as well, without\n\
+             which submissions are refused. See docs/scaling.md for what each may lose.",
+        ),
+    served("worker_pool.redis_pool.ca_file", "JOB_SERVICE_POOL_REDIS_CA_FILE", "")
+        .form(Form::Path)
+        .example("redis-ca.pem")
+        .means("The certificates (PEM) of the authorities that sign that of Redis, for rediss://. Without it: the system's."),
     served("worker_pool.redis_pool.namespace", "JOB_SERVICE_POOL_REDIS_NAMESPACE", "")
         .form(Form::Text)
         .default("harbor_job_service")
         .means("What the names of all keys in Redis begin with: services with different ones can share a Redis."),
-    served(
-        "worker_pool.redis_pool.idle_timeout_second",
-        "JOB_SERVICE_POOL_REDIS_CONN_IDLE_TIMEOUT_SECOND",
-        "",
-    )
-    .form(Form::Integer(0, 86_400))
-    .default("3600")
-    .means(
-        "Seconds after which an unused connection to Redis is closed; 0 for never. Shorter: fewer connections.\n\
-         Longer: no new connection after a pause.",
-    ),
     served("worker_pool.grace_seconds", "JOB_SERVICE_GRACE_SECONDS", "")
         .form(Form::Integer(1, limits::GRACE_SECONDS_MAX))
         .default("30")
@@ -290,6 +302,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         .form(Form::Integer(1, limits::HOOK_TIMEOUT_MAX.as_secs()))
         .default("10")
         .means("How long a receiver may take to answer. Longer: slow ones succeed. Shorter: they hold up fewer others."),
+    ignored("worker_pool.redis_pool.idle_timeout_second", "JOB_SERVICE_POOL_REDIS_CONN_IDLE_TIMEOUT_SECOND"),
     ignored("worker_pool.redis_pool.*", ""),
     ignored("max_retrieve_size_mb", ""),
     ignored("metric.*", ""),

@@ -1,8 +1,23 @@
 //! Options that are read together: https, Redis, the properties of jobs.
 
+use std::time::Duration;
+
+use jobservice_redis::{Durability, Options, Target};
+
 use super::options::Form;
 use super::yaml::{Node, Value};
-use super::{Https, Reading, RedisUrl};
+use super::{Https, Reading};
+
+/// How old what is known of due times may be: an idle node then asks Redis about once a second.
+const VIEW_AGE: Duration = Duration::from_secs(1);
+
+/// A namespace, in which the original's configuration has braces that are ours to put.
+fn namespace(text: &str) -> Option<String> {
+    let text = text.trim_matches(['{', '}']);
+    let is_valid = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte));
+    is_valid.then(|| text.to_owned())
+}
 
 impl Reading {
     /// The files of https, if it is to be served; says so if they are given without effect, or missing.
@@ -25,11 +40,14 @@ impl Reading {
     }
 
     /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
-    pub(super) fn redis(&mut self) -> Option<RedisUrl> {
+    pub(super) fn redis(&mut self) -> Option<Options> {
         let is_redis = self.choice("worker_pool.backend") == Some("redis");
-        let url = self.take("worker_pool.redis_pool.redis_url", RedisUrl::parse);
-        self.integer::<u32>("worker_pool.redis_pool.idle_timeout_second");
-        self.take("worker_pool.redis_pool.namespace", |text| (!text.is_empty()).then_some(()));
+        let url =
+            self.take("worker_pool.redis_pool.redis_url", |text| Target::parse(text).is_ok().then(|| text.to_owned()));
+        let namespace = self.take("worker_pool.redis_pool.namespace", namespace);
+        let shards = self.integer("worker_pool.redis_pool.shards");
+        let durability = self.choice("worker_pool.redis_pool.durability");
+        let authorities = self.path("worker_pool.redis_pool.ca_file");
         let place = self.place("worker_pool.redis_pool.redis_url");
         match place {
             Some(place) if !is_redis => self
@@ -42,7 +60,13 @@ impl Reading {
             }
             _ => {}
         }
-        url.filter(|_| is_redis)
+        let url = url.filter(|_| is_redis)?;
+        let durability = match durability? {
+            "replica" => Durability::REPLICA,
+            _ => Durability::Local,
+        };
+        let (namespace, shards) = (namespace?, shards?);
+        Some(Options { url, namespace, shards, durability, authorities, view_age: VIEW_AGE, ..Options::default() })
     }
 
     pub(super) fn read_context(&mut self, file: &str, path: &str, node: &Node) {

@@ -27,7 +27,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         // Degraded is still 200: sending work elsewhere would not make it better when all nodes share the trouble.
         Ok(_) => match (app.degraded)() {
             None => says(StatusCode::OK, "ok", None, stuck),
-            Some(why) => says(StatusCode::OK, "degraded", Some(why), stuck),
+            Some(why) => says(StatusCode::OK, "degraded", Some(&why), stuck),
         },
         Err(error) => {
             tracing::warn!("not ready: {}", chain(&error));

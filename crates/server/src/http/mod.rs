@@ -57,7 +57,7 @@ use error::ApiError;
 use routes::Caller;
 
 /// Says what is not well, if anything is, although the service serves.
-pub(crate) type Degraded = Box<dyn Fn() -> Option<&'static str> + Send + Sync>;
+pub(crate) type Degraded = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How many workers are held by code that was given up and does not end.
 pub(crate) type Stuck = Box<dyn Fn() -> usize + Send + Sync>;

@@ -12,11 +12,11 @@ use jobservice_sqlite::{Inspector, OpenError, is_served, logs};
 
 use super::findings::Findings;
 use super::{show_bytes, surroundings};
-use crate::app::logs_path;
 use crate::cli::Cli;
 use crate::config::{Config, Sources};
 use crate::duration::show;
 use crate::http::{Certificate, chain};
+use crate::storage::logs_path;
 
 /// A job that waited longer than this is worth a look.
 const PENDING_LONG: Duration = Duration::from_secs(15 * 60);

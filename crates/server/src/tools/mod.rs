@@ -12,9 +12,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::app::logs_path;
 use crate::cli::{Cli, print};
 use crate::config::{Config, Sources};
+use crate::storage::logs_path;
 
 /// What is read of a file at once.
 const PIECE_BYTES: usize = 256 * 1024;
