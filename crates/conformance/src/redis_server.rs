@@ -128,7 +128,6 @@ impl RedisServer {
     ///
     /// # Panics
     /// If there is no `redis-server`, or it does not come up.
-    #[expect(clippy::disallowed_methods, reason = "how long a process takes to come up is no matter of the store's time")]
     pub fn run(&mut self) {
         // The kernel kills it with the thread that started it, should this process be killed before it can do so.
         let mut command = Command::new("setpriv");
@@ -210,8 +209,8 @@ impl RedisServer {
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         // The first line says that it listens.
         lines.recv_timeout(PATIENCE).expect("the monitor begins");
-        let (end, mut commands) = (Instant::now() + time, Vec::new());
-        while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let (end, mut commands) = (now() + time, Vec::new());
+        while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(now())) {
             if !line.contains(" lua] ") {
                 commands.push(line);
             }
@@ -234,11 +233,17 @@ impl Drop for RedisServer {
 /// # Panics
 /// If it does not.
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = now() + PATIENCE;
     while !is_true() {
-        assert!(Instant::now() < deadline, "it takes too long until {what}");
+        assert!(now() < deadline, "it takes too long until {what}");
         std::thread::yield_now();
     }
+}
+
+/// How long processes take is no matter of the store's time.
+#[expect(clippy::disallowed_methods, reason = "it waits for processes")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A port that nobody listens on, below those that the system gives out, so that no connection takes it meanwhile.

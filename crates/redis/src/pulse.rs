@@ -18,7 +18,7 @@ use crate::clock::{Fit, Measured};
 use crate::link::{self, Connections, array, number, text, wait};
 use crate::script::PULSE;
 use crate::store::{RedisStore, Shard};
-use crate::view::{Part, Seen};
+use crate::view::{Part, Quiet, Seen};
 use crate::work::News;
 
 /// How often, unless the view has to be younger.
@@ -34,6 +34,15 @@ struct Answer {
     seen: Seen,
     /// The shard is not what it was.
     lost: bool,
+}
+
+/// What a shard is asked to keep.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    /// Its identity.
+    Identity,
+    /// The time of the store as well, which must not be behind this.
+    Time { floor: Option<Time> },
 }
 
 /// The pulse, until the store is gone.
@@ -83,7 +92,7 @@ impl RedisStore {
     /// One pulse on all shards; the number of shards that the store was made with.
     pub(crate) async fn pulse(&self) -> Result<usize> {
         let [first, others @ ..] = self.shards.as_slice() else { return Err(StoreError::Poisoned) };
-        let others = join_all(others.iter().map(|shard| self.pulse_on(shard, None)));
+        let others = join_all(others.iter().map(|shard| self.pulse_on(shard, Keeps::Identity)));
         let (shards, others) = tokio::join!(self.pulse_first(first), others);
         others.into_iter().try_for_each(|answer| answer.map(drop))?;
         shards
@@ -92,12 +101,12 @@ impl RedisStore {
     /// The first shard keeps the time of the store, and the number of its shards.
     async fn pulse_first(&self, shard: &Shard) -> Result<usize> {
         let asked = self.clock.elapsed();
-        let Answer { steady, wall, shards, lost, .. } = self.pulse_on(shard, Some(None)).await?;
+        let Answer { steady, wall, shards, lost, .. } = self.pulse_on(shard, Keeps::Time { floor: None }).await?;
         let answered = self.clock.elapsed();
         match self.clock.follow(Measured { asked, answered, steady, wall }) {
             Fit::Good => self.warnings.set("clock", None),
             // The store forgot that its time must not go back: it is told what it was.
-            Fit::Behind(_) if lost => drop(self.pulse_on(shard, Some(Some(self.clock.now()))).await?),
+            Fit::Behind(_) if lost => drop(self.pulse_on(shard, Keeps::Time { floor: Some(self.clock.now()) }).await?),
             Fit::Behind(by) => {
                 let seconds = by.as_secs();
                 let text = format!("the clock of this machine ran ahead of redis by {seconds} s: restart this node");
@@ -107,11 +116,13 @@ impl RedisStore {
         Ok(shards)
     }
 
-    /// `time`: whether the shard keeps the time, and what it must not be behind.
-    async fn pulse_on(&self, shard: &Shard, time: Option<Option<Time>>) -> Result<Answer> {
+    async fn pulse_on(&self, shard: &Shard, keeps: Keeps) -> Result<Answer> {
         let id = format!("{:016x}", getrandom::u64().unwrap_or(0));
-        let shards = time.map(|_| self.shards.len().to_string()).unwrap_or_default();
-        let floor = time.flatten().map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
+        let (shards, floor) = match keeps {
+            Keeps::Identity => (String::new(), None),
+            Keeps::Time { floor } => (self.shards.len().to_string(), floor),
+        };
+        let floor = floor.map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
         let looks = !self.wake.view.age_max().is_zero();
         let mut call = link::call(&PULSE, shard.keys.prefix());
         call.arg(id).arg(shards).arg(floor).arg(u8::from(looks));
@@ -190,7 +201,7 @@ impl RedisStore {
     }
 
     /// Whether it is known, without asking, that nothing of a kind is due; if so, when the next is.
-    pub(crate) fn quiet(&self, part: Part, by: Time) -> Option<Option<Time>> {
+    pub(crate) fn quiet(&self, part: Part, by: Time) -> Option<Quiet> {
         self.wake.view.nothing_due(part, by, link::now())
     }
 

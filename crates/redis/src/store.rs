@@ -19,7 +19,7 @@ use crate::lane::Lane;
 use crate::link::Link;
 use crate::options::{OpenError, Options};
 use crate::record::Record;
-use crate::view::Part;
+use crate::view::{Part, Quiet};
 use crate::wake::Wake;
 use crate::work::{Committed, Tries, Work};
 
@@ -158,14 +158,14 @@ impl Store for RedisStore {
     }
 
     async fn promote(&self, limit: usize, now: Time) -> Result<Swept> {
-        if let Some(next_at) = self.quiet(Part::Scheduled, now) {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Scheduled, now) {
             return Ok(Swept { next_at, ..Swept::default() });
         }
         self.promote_due(limit, now).await
     }
 
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
-        if let Some(next_at) = self.quiet(Part::Running, now) {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Running, now) {
             return Ok(Swept { next_at, ..Swept::default() });
         }
         self.reap_overdue(limit, jitter, now).await
@@ -199,7 +199,7 @@ impl Store for RedisStore {
     }
 
     async fn next_due(&self, after: Time) -> Result<Option<Time>> {
-        if let Some(next_at) = self.quiet(Part::Policies, after) {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Policies, after) {
             return Ok(next_at);
         }
         self.next_policy_due(after).await
