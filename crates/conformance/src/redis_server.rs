@@ -14,8 +14,9 @@ use tempfile::TempDir;
 /// What a server is given to write nothing to the disk.
 const IN_MEMORY: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
-/// What a server is given that keeps what it was told over a kill, as a stock one with an append-only file.
-pub const APPEND_ONLY: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
+/// What a server is given that keeps all that it was told over a kill. With `everysec` it may not: while a sync is under way
+/// it answers before it has written, for up to two seconds.
+pub const APPEND_ONLY: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
 
 /// How long a server may take to come up, and servers to find each other.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -127,10 +128,6 @@ impl RedisServer {
     ///
     /// # Panics
     /// If there is no `redis-server`, or it does not come up.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "how long a process takes to come up is no matter of the store's time"
-    )]
     pub fn run(&mut self) {
         // The kernel kills it with the thread that started it, should this process be killed before it can do so.
         let mut command = Command::new("setpriv");
@@ -195,24 +192,33 @@ impl RedisServer {
         String::from_utf8_lossy(&output.expect("redis-cli runs").stdout).into_owned()
     }
 
-    /// How many commands clients have sent so far, without those that scripts call.
+    /// What clients send it from now on for so long, a line for each command, without those that scripts call. Blocks.
     ///
     /// # Panics
-    /// If it does not say.
-    pub fn commands_by_clients(&self, scripts_call: &[&str]) -> u64 {
-        let stats = self.cli(&["INFO", "commandstats"]);
-        let mut count = 0;
-        for line in BufReader::new(stats.as_bytes()).lines().map_while(Result::ok) {
-            let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(":calls=")) else {
-                continue;
-            };
-            if scripts_call.contains(&name) || name == "info" {
-                continue;
+    /// If there is no `redis-cli`.
+    pub fn commands_within(&self, time: Duration) -> Vec<String> {
+        let mut monitor = Command::new("redis-cli")
+            .arg("-s")
+            .arg(self.socket())
+            .arg("MONITOR")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-cli runs");
+        let (sender, lines) = std::sync::mpsc::channel();
+        let output = BufReader::new(monitor.stdout.take().expect("its output is ours"));
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        // The first line says that it listens.
+        lines.recv_timeout(PATIENCE).expect("the monitor begins");
+        let (end, mut commands) = (now() + time, Vec::new());
+        while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(now())) {
+            if !line.contains(" lua] ") {
+                commands.push(line);
             }
-            let calls = rest.split(',').next().and_then(|calls| calls.parse::<u64>().ok());
-            count += calls.expect("a number of calls");
         }
-        count
+        // One that has ended already is as dead.
+        monitor.kill().ok();
+        monitor.wait().expect("the process is ours");
+        commands
     }
 }
 
@@ -227,11 +233,17 @@ impl Drop for RedisServer {
 /// # Panics
 /// If it does not.
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = now() + PATIENCE;
     while !is_true() {
-        assert!(Instant::now() < deadline, "it takes too long until {what}");
+        assert!(now() < deadline, "it takes too long until {what}");
         std::thread::yield_now();
     }
+}
+
+/// How long processes take is no matter of the store's time.
+#[expect(clippy::disallowed_methods, reason = "it waits for processes")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A port that nobody listens on, below those that the system gives out, so that no connection takes it meanwhile.

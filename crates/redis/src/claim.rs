@@ -20,7 +20,7 @@ const NAMES_MAX: usize = 16;
 
 /// An operator's options of a name as they are stored: `paused limit weight`.
 pub(crate) fn write_options(options: &NameOptions) -> String {
-    let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     format!("{} {} {}", u8::from(options.paused), number(options.max_concurrency), number(options.weight))
 }
 

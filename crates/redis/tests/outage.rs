@@ -99,6 +99,28 @@ async fn calls_fail_in_time_while_redis_is_away_and_work_soon_after() {
     assert!(!node.store.warnings().iter().any(|text| text.contains("emptied")), "{:?}", node.store.warnings());
 }
 
+/// Goal: a Redis that lacks a single acknowledged step is found out as soon as it is back.
+#[tokio::test]
+async fn lost_submission_is_noticed_at_once() {
+    // It keeps only what it is told to save, as one without an append-only file.
+    let mut server = RedisServer::start();
+    let node = Node::with(Options { shards: 3, url: server.url(), ..Options::default() }).await;
+    let kept = node.submit("a").await.unwrap();
+    assert_eq!(server.cli(&["SAVE"]).trim(), "OK");
+    let lost = || node.store.warnings().iter().any(|text| text.contains("older state"));
+    let gone = node.submit("a").await.unwrap();
+    assert!(!lost());
+
+    server.kill();
+    server.run();
+
+    until(BACK, "the loss is noticed", async || lost()).await;
+    let jobs = node.claim("a", 9).await.unwrap();
+    assert_eq!(jobs.iter().map(|job| &job.id).collect::<Vec<_>>(), [&kept]);
+    assert_eq!(node.store.get(&gone).await.unwrap(), None);
+    node.is_well().await;
+}
+
 #[tokio::test]
 async fn redis_that_hangs_is_away_too() {
     let server = RedisServer::start();

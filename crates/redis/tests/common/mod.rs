@@ -1,4 +1,5 @@
 //! A node of a service: a store on a Redis, with short words for what the tests do.
+#![expect(unreachable_pub, reason = "a module of several test files")]
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::sync::Arc;
