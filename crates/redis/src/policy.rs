@@ -397,7 +397,7 @@ fn create(work: &mut Work<'_>, policy: &Policy) -> Result<()> {
     let keys = work.keys();
     let (id, text) = (policy.id.as_str().as_bytes(), policy_text::write(policy)?);
     work.is_intake();
-    work.check([b"n", keys.job(&policy.id).as_bytes(), keys.policy(&policy.id).as_bytes()]);
+    work.check([b"n", policy.id.as_str().as_bytes()]);
     if work.has_pointers() {
         work.check([b"x", keys.pointer(&policy.id).as_bytes()]);
     }

@@ -116,6 +116,10 @@ impl Store for RedisStore {
         self.insert_all(jobs, now).await
     }
 
+    fn rounds(&self) -> usize {
+        2
+    }
+
     async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
         if self.is_idle() {
             return Ok(Vec::new());

@@ -328,21 +328,18 @@ impl RedisStore {
         }
     }
 
-    /// Takes names without jobs that are not final out of those that may have some.
+    /// Takes names without jobs out of those that may have some.
     async fn tidy_names(&self, shard: &Shard, now: Time) -> Result<()> {
         let keys = &shard.keys;
-        let live = names_in(shard, keys.live_names()).await?;
-        for part in live.chunks(PAGE) {
-            let sets = |name| [keys.ready(name), keys.suspects(name), keys.due_of(name), keys.running(name)];
-            let all: Vec<[String; 4]> = part.iter().map(sets).collect();
-            let numbers = cards(shard, all.iter().flatten().map(String::as_str)).await?;
-            let idle = part.iter().zip(&all).zip(numbers.chunks_exact(4));
-            for ((name, sets), _) in idle.filter(|(_, numbers)| numbers.iter().all(|number| *number == 0)) {
+        let known = names_in(shard, keys.known()).await?;
+        for part in known.chunks(PAGE) {
+            let all: Vec<String> = part.iter().map(|name| keys.by_name(name)).collect();
+            let numbers = cards(shard, all.iter().map(String::as_str)).await?;
+            let idle = part.iter().zip(&all).zip(numbers);
+            for ((name, set), _) in idle.filter(|(_, number)| *number == 0) {
                 let mut work = self.work(shard, now);
-                for set in sets {
-                    work.check([b"z", set.as_bytes(), b"0"]);
-                }
-                work.command([b"SREM", keys.live_names().as_bytes(), name.as_str().as_bytes()]);
+                work.check([b"z", set.as_bytes(), b"0"]);
+                work.command([b"SREM", keys.known().as_bytes(), name.as_str().as_bytes()]);
                 // If one of its jobs came meanwhile, it stays: nothing to try again.
                 self.commit(shard, work, &mut Tries::default()).await?;
             }
