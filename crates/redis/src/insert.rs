@@ -54,7 +54,7 @@ impl RedisStore {
                 let shard = self.shard_with(&lease.id).await?;
                 if shard.number == number {
                     new.launched_by = Some(lease);
-                } else if !self.work(shard, now).get(&lease.id).await?.is_some_and(|job| job.is_held_by(&lease)) {
+                } else if !Work::new(shard, now).get(&lease.id).await?.is_some_and(|job| job.is_held_by(&lease)) {
                     continue;
                 }
             }

@@ -14,7 +14,7 @@ use crate::list::names_in;
 use crate::look::cards;
 use crate::store::{RedisStore, Shard};
 use crate::upkeep::remove;
-use crate::work::{Tries, count, ids};
+use crate::work::{Tries, Work, count, ids};
 
 /// Records that are measured to reckon with: enough to be right within some percent unless very few are very large.
 const SAMPLE: u64 = 128;
@@ -54,7 +54,7 @@ impl RedisStore {
         for (shard, ids) in self.shards.iter().zip(&going) {
             let mut tries = Tries::default();
             while !ids.is_empty() {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 // Final, so that a delete is what is always allowed, and a prune is not before its time.
                 let removed = remove(&mut work, ids, &Event::Delete).await?;
                 if self.commit(shard, work, &mut tries).await? {
