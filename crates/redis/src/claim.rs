@@ -100,7 +100,7 @@ impl RedisStore {
         ask: &Claim,
         now: Time,
     ) -> Result<Option<Vec<Job>>> {
-        let answer = shard.link.run(&CLAIM, &call(shard, asked, suspects, ask, now), "claim").await?;
+        let answer = shard.link.run_for_pool(&CLAIM, &call(shard, asked, suspects, ask, now), "claim").await?;
         match array(&answer)? {
             [what, jobs, broken] if text(what)? == Some("jobs") => {
                 for id in array(broken)? {

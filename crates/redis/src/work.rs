@@ -156,6 +156,8 @@ pub(crate) struct Work<'a> {
     pub(crate) news: News,
     /// Whether the step makes the store larger, so that a full Redis refuses it.
     intake: bool,
+    /// Whether it records ends of runs.
+    is_of_pool: bool,
 }
 
 /// Checks or commands as words.
@@ -190,6 +192,7 @@ impl<'a> Work<'a> {
             commands: Words::default(),
             news: News::default(),
             intake: false,
+            is_of_pool: false,
         }
     }
 
@@ -459,6 +462,11 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The step records ends of runs: it goes the way of claims, before those that are sent after it.
+    pub(crate) fn is_of_pool(&mut self) {
+        self.is_of_pool = true;
+    }
+
     /// The step makes the store larger: it is refused while Redis is full.
     pub(crate) fn is_intake(&mut self) {
         self.intake = true;
@@ -510,6 +518,8 @@ impl<'a> Work<'a> {
         });
         let answer = if self.intake {
             self.link.run_intake(script, &call, "commit").await?
+        } else if self.is_of_pool {
+            self.link.run_for_pool(script, &call, "commit").await?
         } else {
             self.link.run(script, &call, "commit").await?
         };

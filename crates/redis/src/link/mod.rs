@@ -6,6 +6,10 @@
 //! nothing queues. Between tries to connect the pauses grow to [`PAUSE_LAST`], so a Redis that is away costs nothing, and
 //! one that is back is found soon.
 //!
+//! Pools have a connection of their own on the runtime of the first of them that claims: claims and ends of runs go out and
+//! come back without another thread, which is half of what they take on a small machine. If that runtime ends, the
+//! connection is made again on the thread of the others.
+//!
 //! What was sent when the connection was lost may or may not have been carried out: nothing is sent twice here.
 
 mod answer;
@@ -19,7 +23,7 @@ use std::time::Duration;
 use jobservice_core::StoreError;
 use jobservice_core::store::Result;
 use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 pub(crate) use answer::{array, number, text, unexpected};
@@ -49,6 +53,8 @@ pub(crate) struct Link {
     line: Arc<Line>,
     /// A second connection for what waits for replicas: waiting holds up a whole connection.
     intake: Option<(Arc<Line>, Replicas)>,
+    /// The connection for claims and ends of runs, once there are any.
+    of_pools: Arc<OnceCell<Arc<Line>>>,
     home: Arc<Home>,
 }
 
@@ -85,7 +91,7 @@ impl Link {
             Some(replicas) => Some((Line::connect(opener, &home).await?, replicas)),
             None => None,
         };
-        Ok(Link { line, intake, home })
+        Ok(Link { line, intake, of_pools: Arc::default(), home })
     }
 
     /// The thread of the connection.
@@ -113,6 +119,19 @@ impl Link {
     pub(crate) async fn run(&self, script: &Script, call: &Cmd, during: &'static str) -> Result<Value> {
         let answer = match self.line.send(call).await {
             Err(error) if is_unknown_script(&error) => self.line.send(&with_text(script, call)).await,
+            answer => answer,
+        };
+        answer.map_err(|error| failed(during, error))
+    }
+
+    /// Runs a script on the connection of pools.
+    pub(crate) async fn run_for_pool(&self, script: &Script, call: &Cmd, during: &'static str) -> Result<Value> {
+        // Boxed: connecting is deep, and is done once.
+        let connect = || Box::pin(Line::connect_here(self.line.opener.clone(), &self.home));
+        let line = Box::pin(self.of_pools.get_or_try_init(connect)).await;
+        let line = line.map_err(|error| failed(during, error))?;
+        let answer = match line.send(call).await {
+            Err(error) if is_unknown_script(&error) => line.send(&with_text(script, call)).await,
             answer => answer,
         };
         answer.map_err(|error| failed(during, error))
@@ -176,6 +195,13 @@ impl Line {
         let first = opener.clone();
         let opened = home.run(async move { first.open().await }).await;
         let (connection, address) = opened.unwrap_or_else(|| Err(timed_out()))?;
+        let state = State::Up { connection, number: 1, address: address.into() };
+        Ok(Arc::new(Line { opener, home: Arc::downgrade(home), state: watch::Sender::new(state) }))
+    }
+
+    /// Connects on the runtime of the caller, which drives the connection from then on.
+    async fn connect_here(opener: Opener, home: &Arc<Home>) -> std::result::Result<Arc<Line>, RedisError> {
+        let (connection, address) = opener.open().await?;
         let state = State::Up { connection, number: 1, address: address.into() };
         Ok(Arc::new(Line { opener, home: Arc::downgrade(home), state: watch::Sender::new(state) }))
     }
