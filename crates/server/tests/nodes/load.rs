@@ -67,10 +67,10 @@ async fn submit(
             targets[at].clone()
         };
         if let Some(api) = target {
-            // One in twenty runs for a while, so that kills hit running jobs; one in twenty has a limit.
+            // Some run for a while, so that kills hit running jobs; some have a limit.
             let (name, milliseconds) = match random.below(20) {
-                0 => ("mark", 300),
-                1 => ("limited", 100),
+                0 | 1 => ("mark", 500),
+                2 => ("limited", 100),
                 _ => ("mark", 0),
             };
             match api.submit(name, json!({"milliseconds": milliseconds}), json!({})).await {
