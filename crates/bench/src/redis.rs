@@ -105,7 +105,7 @@ pub(crate) fn run(directory: &Path, jobs: usize, options: &Options) -> anyhow::R
     Ok(())
 }
 
-/// Those that are asked for, brought here ready to run; ours, if there is a store, is the last.
+/// Those that are asked for, brought here ready to run; ours is the last.
 fn contestants(directory: &Path, choice: &[PeerChoice]) -> anyhow::Result<Vec<Box<dyn Contestant>>> {
     let wanted = |peer| choice.contains(&peer) || choice.contains(&PeerChoice::All);
     let mut contestants: Vec<Box<dyn Contestant>> = Vec::new();
@@ -117,8 +117,6 @@ fn contestants(directory: &Path, choice: &[PeerChoice]) -> anyhow::Result<Vec<Bo
             contestants.push(Box::new(Peer::apalis(directory, batch)?));
         }
     }
-    if let Some(store) = ours::STORE {
-        contestants.push(Box::new(Ours::on(store)));
-    }
+    contestants.push(Box::new(Ours::on(ours::STORE)));
     Ok(contestants)
 }

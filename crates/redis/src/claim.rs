@@ -20,7 +20,7 @@ const NAMES_MAX: usize = 16;
 
 /// An operator's options of a name as they are stored: `paused limit weight`.
 pub(crate) fn write_options(options: &NameOptions) -> String {
-    let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     format!("{} {} {}", u8::from(options.paused), number(options.max_concurrency), number(options.weight))
 }
 
@@ -39,42 +39,40 @@ pub(crate) fn read_options(text: &str) -> Result<NameOptions> {
     Ok(NameOptions { paused: *paused == "1", max_concurrency: number(limit)?, weight: number(weight)? })
 }
 
-/// A name as it is asked for.
-struct Asked {
-    name: Name,
-    part: u32,
-    limit: Option<u32>,
-    options: String,
-    open: bool,
+/// A name as a script is asked for it.
+pub(crate) struct Asked {
+    pub(crate) name: Name,
+    /// What it gives in the first round.
+    pub(crate) part: u32,
+    pub(crate) limit: Option<u32>,
+    /// Its options as they are known.
+    pub(crate) options: String,
+    /// Whether these let it run.
+    pub(crate) open: bool,
+}
+
+/// From which name a job that crashed before may come.
+pub(crate) enum Suspects {
+    /// From any.
+    Any,
+    /// From this one.
+    Of(Name),
+    /// From none.
+    None,
 }
 
 impl RedisStore {
-    /// Takes jobs from the shards in turn, until the slots are full.
+    /// Takes jobs.
     pub(crate) async fn claim_jobs(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
-        let mut jobs: Vec<Job> = Vec::new();
-        if ask.slots == 0 {
-            return Ok(jobs);
+        match self.shards.as_slice() {
+            _ if ask.slots == 0 => Ok(Vec::new()),
+            [shard] => self.claim_from(shard, ask, now).await,
+            _ => self.claim_over_all(ask, now).await,
         }
-        let mut suspects = ask.suspects;
-        let count = self.shards.len();
-        for turn in 0..count {
-            let number = (ask.seed as usize).wrapping_add(turn) % count;
-            let Some(shard) = self.shards.get(number) else { continue };
-            let left = ask.slots.saturating_sub(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
-            if left == 0 {
-                break;
-            }
-            let ask = Claim { slots: left, suspects, ..ask.clone() };
-            let taken = self.claim_from(shard, number, &ask, now).await?;
-            suspects &= taken.iter().all(|job| job.state.crashes == 0);
-            jobs.extend(taken);
-        }
-        Ok(jobs)
     }
 
-    async fn claim_from(&self, shard: &Shard, number: usize, ask: &Claim, now: Time) -> Result<Vec<Job>> {
-        let mut names: Vec<&NameAsk> =
-            ask.names.iter().filter(|asked| self.shard_number(&asked.name) == number).collect();
+    async fn claim_from(&self, shard: &Shard, ask: &Claim, now: Time) -> Result<Vec<Job>> {
+        let mut names: Vec<&NameAsk> = ask.names.iter().collect();
         if names.len() > NAMES_MAX {
             let work = self.names_with_work(shard).await?;
             names.retain(|asked| work.contains(&asked.name));
@@ -82,31 +80,47 @@ impl RedisStore {
         if names.is_empty() {
             return Ok(Vec::new());
         }
+        let suspects = if ask.suspects { Suspects::Any } else { Suspects::None };
         // Options change rarely: twice during one claim is once in a lifetime, and then the next claim finds more.
         for _ in 0..3 {
             let asked = self.plan(&ask.names, &names, ask)?;
-            let answer = shard.link.run(&CLAIM, &call(shard, &asked, ask, now), "claim").await?;
-            match array(&answer)? {
-                [what, jobs, broken] if text(what)? == Some("jobs") => {
-                    for id in array(broken)? {
-                        let id = text(id)?.unwrap_or_default();
-                        tracing::error!(
-                            job = id,
-                            "the record of a job cannot be read: it is set aside, see `jobservice doctor`"
-                        );
-                    }
-                    return self.taken(array(jobs)?);
-                }
-                [what, known] if text(what)? == Some("options") => {
-                    let mut options = self.options.lock();
-                    for (asked, known) in asked.iter().zip(array(known)?) {
-                        options.insert(asked.name.clone(), text(known)?.unwrap_or_default().to_owned());
-                    }
-                }
-                _ => return Err(unexpected("claim", &answer)),
+            if let Some(jobs) = self.claim_part(shard, &asked, &suspects, ask, now).await? {
+                return Ok(jobs);
             }
         }
         Ok(Vec::new())
+    }
+
+    /// Takes jobs of these names from a shard; none if their options are not what they were: they are known then.
+    pub(crate) async fn claim_part(
+        &self,
+        shard: &Shard,
+        asked: &[Asked],
+        suspects: &Suspects,
+        ask: &Claim,
+        now: Time,
+    ) -> Result<Option<Vec<Job>>> {
+        let answer = shard.link.run(&CLAIM, &call(shard, asked, suspects, ask, now), "claim").await?;
+        match array(&answer)? {
+            [what, jobs, broken] if text(what)? == Some("jobs") => {
+                for id in array(broken)? {
+                    let id = text(id)?.unwrap_or_default();
+                    tracing::error!(
+                        job = id,
+                        "the record of a job cannot be read: it is set aside, see `jobservice doctor`"
+                    );
+                }
+                self.taken(array(jobs)?).map(Some)
+            }
+            [what, known] if text(what)? == Some("options") => {
+                let mut options = self.options.lock();
+                for (asked, known) in asked.iter().zip(array(known)?) {
+                    options.insert(asked.name.clone(), text(known)?.unwrap_or_default().to_owned());
+                }
+                Ok(None)
+            }
+            _ => Err(unexpected("claim", &answer)),
+        }
     }
 
     /// The names in the order to visit them, with what is known of them.
@@ -167,14 +181,19 @@ impl RedisStore {
     }
 }
 
-fn call(shard: &Shard, asked: &[Asked], ask: &Claim, now: Time) -> redis::Cmd {
+fn call(shard: &Shard, asked: &[Asked], suspects: &Suspects, ask: &Claim, now: Time) -> redis::Cmd {
     let mut call = link::call(&CLAIM, shard.keys.prefix());
     let (hour, minute) = hour_and_minute(now);
     call.arg(now.as_millis())
         .arg(ask.until.as_millis())
         .arg(ask.grace.as_millis() as u64)
         .arg(ask.slots)
-        .arg(u8::from(ask.suspects))
+        .arg(match suspects {
+            // No name is a star.
+            Suspects::Any => "*",
+            Suspects::Of(name) => name.as_str(),
+            Suspects::None => "",
+        })
         .arg(format!("{:016x}", ask.nonce))
         .arg(ask.pool.as_str())
         .arg(hour)

@@ -1,6 +1,7 @@
 //! The sweeps that move jobs: promote and reap. Both read what is due, let the rule book decide, and commit; of two nodes
 //! that do so at once, one finds that there is nothing left to do.
 
+use jobservice_core::job::Job;
 use jobservice_core::lifecycle::{self, Event};
 use jobservice_core::store::{Result, Swept};
 use jobservice_core::{JobId, Name, Time};
@@ -8,7 +9,7 @@ use redis::Value;
 
 use crate::link::{array, number, text};
 use crate::store::{RedisStore, Shard};
-use crate::work::{Happened, Tries, Work};
+use crate::work::{Happened, Place, Tries, Work, sets};
 
 /// Members of a sorted set with their scores.
 pub(crate) fn scored(answer: &Value) -> Result<Vec<(i64, String)>> {
@@ -23,39 +24,47 @@ pub(crate) fn scored(answer: &Value) -> Result<Vec<(i64, String)>> {
     Ok(members)
 }
 
-/// The first `limit` ids whose time has come, earliest first, whether there are more, and the time of the first that stays.
-fn past(mut members: Vec<(i64, String)>, limit: usize, now: Time) -> (Vec<JobId>, bool) {
-    members.sort_unstable();
-    members.retain(|(at, _)| *at <= now.as_millis());
-    let more = members.len() > limit;
-    members.truncate(limit);
-    (members.into_iter().filter_map(|(_, id)| JobId::new(id).ok()).collect(), more)
+/// A member of a set whose time has come.
+struct Past {
+    at: i64,
+    id: JobId,
+    /// The number of the shard.
+    shard: usize,
+    key: String,
+}
+
+/// Those of all shards whose time has come.
+#[derive(Default)]
+struct AllPast(Vec<Past>);
+
+impl AllPast {
+    fn add(&mut self, shard: &Shard, key: &str, members: Vec<(i64, String)>) {
+        let members = members.into_iter().filter_map(|(at, id)| Some((at, JobId::new(id).ok()?)));
+        self.0.extend(members.map(|(at, id)| Past { at, id, shard: shard.number, key: key.to_owned() }));
+    }
+
+    /// The first `limit`, and whether there are more.
+    fn first(mut self, limit: usize) -> (Vec<Past>, bool) {
+        self.0.sort_unstable_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        let more = self.0.len() > limit;
+        self.0.truncate(limit);
+        (self.0, more)
+    }
 }
 
 impl RedisStore {
     /// Makes due jobs Pending.
     pub(crate) async fn promote_due(&self, limit: usize, now: Time) -> Result<Swept> {
-        let mut swept = Swept::default();
+        let mut all = AllPast::default();
         for shard in &self.shards {
-            let members = first(shard, &shard.keys.due(), limit, now).await?;
-            let (ids, more) = past(members, limit.saturating_sub(swept.moved), now);
-            swept.more |= more;
-            let mut tries = Tries::default();
-            while !ids.is_empty() {
-                let mut work = self.work(shard, now);
-                work.load(&ids).await?;
-                let mut moved = 0;
-                for id in &ids {
-                    if set_aside(&mut work, id, &shard.keys.due()) {
-                        continue;
-                    }
-                    moved += usize::from(matches!(work.happen(id, &Event::Due).await?, Happened::Is(_)));
-                }
-                if self.commit(shard, work, &mut tries).await? {
-                    swept.moved += moved;
-                    break;
-                }
-            }
+            let key = shard.keys.due();
+            let members = first(shard, &key, limit, now).await?;
+            all.add(shard, &key, members);
+        }
+        let (past, more) = all.first(limit);
+        let mut swept = Swept { more, ..Swept::default() };
+        for shard in &self.shards {
+            swept.moved += self.move_on(shard, &past, |_| Some(Event::Due), now).await?;
             swept.next_at = earliest(swept.next_at, next(shard, &shard.keys.due()).await?);
         }
         Ok(swept)
@@ -63,7 +72,8 @@ impl RedisStore {
 
     /// Ends the runs that are over their lease, their grace or their timeout.
     pub(crate) async fn reap_overdue(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
-        let mut swept = Swept::default();
+        let mut all = AllPast::default();
+        let mut busy = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
             let names = self.busy(shard).await?;
             let mut pipe = redis::pipe();
@@ -71,37 +81,55 @@ impl RedisStore {
                 pipe.cmd("ZRANGEBYSCORE").arg(shard.keys.running(name)).arg("-inf").arg(now.as_millis());
                 pipe.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit.saturating_add(1));
             }
-            let mut members = Vec::new();
-            for answer in &shard.link.pipe(&pipe, "reap").await? {
-                members.extend(scored(answer)?);
+            for (name, answer) in names.iter().zip(&shard.link.pipe(&pipe, "reap").await?) {
+                all.add(shard, &shard.keys.running(name), scored(answer)?);
             }
-            let (ids, more) = past(members, limit.saturating_sub(swept.moved), now);
-            swept.more |= more;
-            let mut tries = Tries::default();
-            while !ids.is_empty() {
-                let mut work = self.work(shard, now);
-                work.load(&ids).await?;
-                let mut moved = 0;
-                for id in &ids {
-                    if work.broken(id).is_some() {
-                        for name in &names {
-                            set_aside(&mut work, id, &shard.keys.running(name));
-                        }
-                        continue;
-                    }
-                    let event = work.job(id).and_then(|job| lifecycle::overdue(job, jitter, now));
-                    if let Some(event) = event {
-                        moved += usize::from(matches!(work.happen(id, &event).await?, Happened::Is(_)));
-                    }
-                }
-                if self.commit(shard, work, &mut tries).await? {
-                    swept.moved += moved;
-                    break;
-                }
-            }
-            swept.next_at = earliest(swept.next_at, self.next_reap(shard, &names, now).await?);
+            busy.push(names);
+        }
+        let (past, more) = all.first(limit);
+        let mut swept = Swept { more, ..Swept::default() };
+        for (shard, names) in self.shards.iter().zip(&busy) {
+            let event = |job: &Job| lifecycle::overdue(job, jitter, now);
+            swept.moved += self.move_on(shard, &past, event, now).await?;
+            swept.next_at = earliest(swept.next_at, self.next_reap(shard, names, now).await?);
         }
         Ok(swept)
+    }
+
+    /// Lets an event happen to those of a shard, in one step; answers to how many it did.
+    async fn move_on(
+        &self,
+        shard: &Shard,
+        past: &[Past],
+        event: impl Fn(&Job) -> Option<Event>,
+        now: Time,
+    ) -> Result<usize> {
+        let past: Vec<&Past> = past.iter().filter(|past| past.shard == shard.number).collect();
+        let ids: Vec<JobId> = past.iter().map(|past| past.id.clone()).collect();
+        let mut tries = Tries::default();
+        while !ids.is_empty() {
+            let mut work = self.work(shard, now);
+            work.load(&ids).await?;
+            let mut moved = 0;
+            for Past { id, key, .. } in &past {
+                if set_aside(&mut work, id, key) {
+                    continue;
+                }
+                let is_moved = match work.job(id).and_then(&event) {
+                    Some(event) => matches!(work.happen(id, &event).await?, Happened::Is(_)),
+                    None => false,
+                };
+                if is_moved {
+                    moved += 1;
+                } else {
+                    put_right(&mut work, id, key);
+                }
+            }
+            if self.commit(shard, work, &mut tries).await? {
+                return Ok(moved);
+            }
+        }
+        Ok(0)
     }
 
     async fn busy(&self, shard: &Shard) -> Result<Vec<Name>> {
@@ -143,6 +171,27 @@ pub(crate) fn set_aside(work: &mut Work<'_>, id: &JobId, from: &str) -> bool {
     note_broken(work, id);
     work.command([b"ZREM", from.as_bytes(), id.as_str().as_bytes()]);
     true
+}
+
+/// Puts a job where its record says that it is in a set which it was found in too early, or by mistake: it would come first
+/// in each sweep, and after enough of such nothing else would.
+pub(crate) fn put_right(work: &mut Work<'_>, id: &JobId, key: &str) {
+    let Some(job) = work.job(id).cloned() else {
+        work.check([b"x", work.keys().job(id).as_bytes()]);
+        work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]);
+        return;
+    };
+    let mut place = None;
+    sets(work.keys(), &job, |of, at| {
+        if let (true, Place::Score(score)) = (of == key, at) {
+            place = Some(score);
+        }
+    });
+    work.must_stand(id);
+    match place {
+        Some(score) => work.command([b"ZADD", key.as_bytes(), score.to_string().as_bytes(), id.as_str().as_bytes()]),
+        None => work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]),
+    }
 }
 
 /// Notes for `jobservice doctor` that what belongs to an id cannot be read.

@@ -40,6 +40,7 @@ mod record;
 mod runs;
 mod script;
 mod shrink;
+mod spread;
 mod store;
 mod upkeep;
 mod view;

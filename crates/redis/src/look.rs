@@ -193,9 +193,9 @@ impl RedisStore {
             }
             for part in hours.chunks(COMMANDS_MAX) {
                 let mut pipe = redis::pipe();
-                part.iter().for_each(|(hour, name)| {
+                for (hour, name) in part {
                     pipe.cmd("HGETALL").arg(shard.keys.minutes(*hour, name));
-                });
+                }
                 for ((hour, _), answer) in part.iter().zip(&shard.link.pipe(&pipe, "minutes").await?) {
                     add_hour(&mut found, *hour, answer)?;
                 }

@@ -7,7 +7,7 @@ use jobservice_core::{Name, Time};
 use redis::{Pipeline, Value};
 
 use crate::claim::read_options;
-use crate::due::scored;
+use crate::due::{earliest, scored};
 use crate::link::text;
 use crate::list::names_in;
 use crate::record;
@@ -54,7 +54,9 @@ async fn options_in(shard: &Shard) -> Result<BTreeMap<Name, NameOptions>> {
 
 async fn stats_in(shard: &Shard, names: &[Name], options: &BTreeMap<Name, NameOptions>) -> Result<Vec<NameStats>> {
     let mut pipe = redis::pipe();
-    names.iter().for_each(|name| ask(&mut pipe, shard, name));
+    for name in names {
+        ask(&mut pipe, shard, name);
+    }
     let answers = shard.link.pipe(&pipe, "names").await?;
     let mut stats = Vec::with_capacity(names.len());
     let mut mixed = Vec::new();
@@ -68,7 +70,7 @@ async fn stats_in(shard: &Shard, names: &[Name], options: &BTreeMap<Name, NameOp
         let mut oldest_pending = None;
         for (key, ends) in [shard.keys.ready(name), shard.keys.suspects(name)].into_iter().zip(ends.chunks_exact(2)) {
             if let Some((first, last)) = first_and_last(ends)? {
-                oldest_pending = earlier(oldest_pending, ready_place(first).1);
+                oldest_pending = earliest(oldest_pending, Some(ready_place(first).1));
                 // Within a priority the first is the oldest. The lower priorities have to be looked at.
                 mixed.extend(
                     (ready_place(last).0..ready_place(first).0).map(|priority| (stats.len(), key.clone(), priority)),
@@ -95,7 +97,7 @@ async fn stats_in(shard: &Shard, names: &[Name], options: &BTreeMap<Name, NameOp
     }
     for ((at, _, _), answer) in mixed.iter().zip(&shard.link.pipe(&pipe, "names").await?) {
         if let (Some((score, _)), Some(stats)) = (scored(answer)?.first(), stats.get_mut(*at)) {
-            stats.oldest_pending = earlier(stats.oldest_pending, ready_place(*score).1);
+            stats.oldest_pending = earliest(stats.oldest_pending, Some(ready_place(*score).1));
         }
     }
     Ok(stats)
@@ -116,8 +118,4 @@ fn ask(pipe: &mut Pipeline, shard: &Shard, name: &Name) {
 fn first_and_last(ends: &[Value]) -> Result<Option<(i64, i64)>> {
     let [first, last] = ends else { return Ok(None) };
     Ok(scored(first)?.pop().zip(scored(last)?.pop()).map(|((first, _), (last, _))| (first, last)))
-}
-
-fn earlier(a: Option<Time>, b: Time) -> Option<Time> {
-    Some(a.map_or(b, |a| a.min(b)))
 }

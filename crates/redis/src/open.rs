@@ -30,7 +30,7 @@ pub(crate) async fn open(options: &Options) -> Result<Arc<RedisStore>, OpenError
     let wake = Arc::new(Wake::new(Arc::clone(&notices), View::new(options.view_age, count)));
     let shard = |number| {
         let keys = Keys::new(&options.namespace, number, count);
-        Arc::new(Shard { number, link: link.clone(), keys, wake: Arc::clone(&wake) })
+        Arc::new(Shard { number, link: link.clone(), keys, wake: Arc::clone(&wake), epoch: Epoch::default() })
     };
     let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
     let channels: Vec<String> = shards.iter().map(|shard| shard.keys.wake()).collect();
@@ -48,7 +48,6 @@ pub(crate) async fn open(options: &Options) -> Result<Arc<RedisStore>, OpenError
     let store = Arc::new(RedisStore {
         link,
         clock: Arc::new(RedisClock::new()),
-        epoch: Epoch::default(),
         warnings,
         wake,
         lanes,

@@ -18,7 +18,7 @@ use crate::clock::{Fit, Measured};
 use crate::link::{self, Connections, array, number, text, wait};
 use crate::script::PULSE;
 use crate::store::{RedisStore, Shard};
-use crate::view::{Part, Seen};
+use crate::view::{Part, Quiet, Seen};
 use crate::work::News;
 
 /// How often, unless the view has to be younger.
@@ -32,6 +32,17 @@ struct Answer {
     count: i64,
     shards: usize,
     seen: Seen,
+    /// The shard is not what it was.
+    lost: bool,
+}
+
+/// What a shard is asked to keep.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    /// Its identity.
+    Identity,
+    /// The time of the store as well, which must not be behind this.
+    Time { floor: Option<Time> },
 }
 
 /// The pulse, until the store is gone.
@@ -81,59 +92,53 @@ impl RedisStore {
     /// One pulse on all shards; the number of shards that the store was made with.
     pub(crate) async fn pulse(&self) -> Result<usize> {
         let [first, others @ ..] = self.shards.as_slice() else { return Err(StoreError::Poisoned) };
-        let (shards, _) =
-            tokio::join!(self.pulse_first(first), join_all(others.iter().map(|shard| self.pulse_on(shard, None))));
+        let others = join_all(others.iter().map(|shard| self.pulse_on(shard, Keeps::Identity)));
+        let (shards, others) = tokio::join!(self.pulse_first(first), others);
+        others.into_iter().try_for_each(|answer| answer.map(drop))?;
         shards
     }
 
-    /// The first shard keeps the time and the identity of the store.
+    /// The first shard keeps the time of the store, and the number of its shards.
     async fn pulse_first(&self, shard: &Shard) -> Result<usize> {
-        let (answer, fit) = self.pulse_on(shard, Some(None)).await?;
-        let lost = self.epoch.take(&answer.id, answer.count);
-        if let Some(lost) = &lost {
-            let text = lost.text();
-            tracing::error!("{text}");
-            self.warnings.set("epoch", Some(format!("{}: {text}", self.clock.wall())));
-        }
-        match fit {
+        let asked = self.clock.elapsed();
+        let Answer { steady, wall, shards, lost, .. } = self.pulse_on(shard, Keeps::Time { floor: None }).await?;
+        let answered = self.clock.elapsed();
+        match self.clock.follow(Measured { asked, answered, steady, wall }) {
             Fit::Good => self.warnings.set("clock", None),
             // The store forgot that its time must not go back: it is told what it was.
-            Fit::Behind(_) if lost.is_some() => {
-                let (answer, _) = self.pulse_on(shard, Some(Some(self.clock.now()))).await?;
-                self.epoch.take(&answer.id, answer.count);
-            }
+            Fit::Behind(_) if lost => drop(self.pulse_on(shard, Keeps::Time { floor: Some(self.clock.now()) }).await?),
             Fit::Behind(by) => {
                 let seconds = by.as_secs();
                 let text = format!("the clock of this machine ran ahead of redis by {seconds} s: restart this node");
                 self.warnings.set("clock", Some(text));
             }
         }
-        Ok(answer.shards)
+        Ok(shards)
     }
 
-    /// `epoch`: whether the shard keeps the identity of the store, and the time that it must not be behind.
-    async fn pulse_on(&self, shard: &Shard, epoch: Option<Option<Time>>) -> Result<(Answer, Fit)> {
-        let candidate = epoch.map(|_| format!("{:016x}", getrandom::u64().unwrap_or(0))).unwrap_or_default();
-        let floor = epoch.flatten().map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
+    async fn pulse_on(&self, shard: &Shard, keeps: Keeps) -> Result<Answer> {
+        let id = format!("{:016x}", getrandom::u64().unwrap_or(0));
+        let (shards, floor) = match keeps {
+            Keeps::Identity => (String::new(), None),
+            Keeps::Time { floor } => (self.shards.len().to_string(), floor),
+        };
+        let floor = floor.map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
         let looks = !self.wake.view.age_max().is_zero();
         let mut call = link::call(&PULSE, shard.keys.prefix());
-        call.arg(candidate).arg(self.shards.len()).arg(floor).arg(u8::from(looks));
-        let look = self.wake.view.begin(link::now());
-        let asked = self.clock.elapsed();
+        call.arg(id).arg(shards).arg(floor).arg(u8::from(looks));
+        let (look, seen) = (self.wake.view.begin(link::now()), shard.epoch.seen());
         let answer = shard.link.run(&PULSE, &call, "pulse").await?;
-        let answered = self.clock.elapsed();
-        let answer = read(&answer)?;
+        let mut answer = read(&answer)?;
         if looks {
             self.wake.view.keep(shard.number, look, answer.seen);
         }
-        let fit = match epoch {
-            Some(_) => {
-                let (steady, wall) = (answer.steady, answer.wall);
-                self.clock.follow(Measured { asked, answered, steady, wall })
-            }
-            None => Fit::Good,
-        };
-        Ok((answer, fit))
+        if let Some(lost) = shard.epoch.take(&answer.id, answer.count, seen) {
+            answer.lost = true;
+            let (text, number) = (lost.text(), shard.number);
+            tracing::error!(shard = number, "{text}");
+            self.warnings.set("epoch", Some(format!("since {}: {text}", self.clock.wall())));
+        }
+        Ok(answer)
     }
 
     /// It may be another server since the connection was lost.
@@ -196,7 +201,7 @@ impl RedisStore {
     }
 
     /// Whether it is known, without asking, that nothing of a kind is due; if so, when the next is.
-    pub(crate) fn quiet(&self, part: Part, by: Time) -> Option<Option<Time>> {
+    pub(crate) fn quiet(&self, part: Part, by: Time) -> Option<Quiet> {
         self.wake.view.nothing_due(part, by, link::now())
     }
 
@@ -210,11 +215,12 @@ fn read(answer: &Value) -> Result<Answer> {
     let fields = array(answer)?;
     let field = |at: usize| fields.get(at).unwrap_or(&Value::Nil);
     let whole = |at: usize| Ok::<_, StoreError>(number(field(at))?.unwrap_or(0));
-    // No time is an empty text, which is no number.
-    let time = |at: usize| match text(field(at))? {
-        None | Some("") => Ok::<_, StoreError>(None),
-        Some(_) => Ok(number(field(at))?.map(Time::from_millis)),
+    // What there is none of is an empty text, which is no number.
+    let maybe = |at: usize| match field(at) {
+        Value::BulkString(bytes) if bytes.is_empty() => Ok::<_, StoreError>(None),
+        field => number(field),
     };
+    let time = |at: usize| Ok::<_, StoreError>(maybe(at)?.map(Time::from_millis));
     let seen =
         Seen { scheduled: time(5)?, running: time(6)?, events: time(7)?, policies: time(8)?, work: whole(9)? > 0 };
     Ok(Answer {
@@ -222,7 +228,8 @@ fn read(answer: &Value) -> Result<Answer> {
         wall: whole(1)?,
         id: text(field(2))?.unwrap_or_default().to_owned(),
         count: whole(3)?,
-        shards: usize::try_from(whole(4)?).unwrap_or(0),
+        shards: usize::try_from(maybe(4)?.unwrap_or(0)).unwrap_or(0),
         seen,
+        lost: false,
     })
 }

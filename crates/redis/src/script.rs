@@ -29,6 +29,9 @@ pub(crate) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include
 /// A node's pulse.
 pub(crate) static PULSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/pulse.lua").to_owned()));
 
+/// What a claim over several shards has to know.
+pub(crate) static PEEK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/peek.lua").to_owned()));
+
 /// Appends to the log of a job: refused while Redis is full.
 pub(crate) static LOG_APPEND: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("lua/log_append.lua").to_owned()));

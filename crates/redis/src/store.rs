@@ -19,7 +19,7 @@ use crate::lane::Lane;
 use crate::link::Link;
 use crate::options::{OpenError, Options};
 use crate::record::Record;
-use crate::view::Part;
+use crate::view::{Part, Quiet};
 use crate::wake::Wake;
 use crate::work::{Committed, Tries, Work};
 
@@ -28,7 +28,6 @@ pub struct RedisStore {
     /// The connection.
     pub(crate) link: Link,
     pub(crate) clock: Arc<RedisClock>,
-    pub(crate) epoch: Epoch,
     pub(crate) warnings: Warnings,
     pub(crate) wake: Arc<Wake>,
     pub(crate) shards: Vec<Arc<Shard>>,
@@ -47,6 +46,7 @@ pub(crate) struct Shard {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
     pub(crate) wake: Arc<Wake>,
+    pub(crate) epoch: Epoch,
 }
 
 impl RedisStore {
@@ -158,14 +158,14 @@ impl Store for RedisStore {
     }
 
     async fn promote(&self, limit: usize, now: Time) -> Result<Swept> {
-        if let Some(next_at) = self.quiet(Part::Scheduled, now) {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Scheduled, now) {
             return Ok(Swept { next_at, ..Swept::default() });
         }
         self.promote_due(limit, now).await
     }
 
     async fn reap(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
-        if let Some(next_at) = self.quiet(Part::Running, now) {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Running, now) {
             return Ok(Swept { next_at, ..Swept::default() });
         }
         self.reap_overdue(limit, jitter, now).await
@@ -192,14 +192,24 @@ impl Store for RedisStore {
     }
 
     async fn policies(&self, query: &PolicyQuery) -> Result<Vec<Policy>> {
+        if query.due_by.is_some_and(|by| self.quiet(Part::Policies, by).is_some()) {
+            return Ok(Vec::new());
+        }
         self.list_policies(query).await
     }
 
     async fn next_due(&self, after: Time) -> Result<Option<Time>> {
+        if let Some(Quiet { next_at }) = self.quiet(Part::Policies, after) {
+            return Ok(next_at);
+        }
         self.next_policy_due(after).await
     }
 
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>> {
+        self.wake.delivers();
+        if self.quiet(Part::Events, now).is_some() {
+            return Ok(Vec::new());
+        }
         self.take_due_events(limit, until, now).await
     }
 

@@ -12,7 +12,7 @@ use jobservice_core::store::{Result, Swept};
 use jobservice_core::{JobId, StoreError, Time, limits, minutes};
 use redis::Value;
 
-use crate::due::{earliest, next, scored};
+use crate::due::{earliest, next, note_broken, put_right, scored};
 use crate::link::{array, text};
 use crate::list::names_in;
 use crate::look::{COMMANDS_MAX, cards};
@@ -20,7 +20,7 @@ use crate::nodes;
 use crate::record;
 use crate::store::{RedisStore, Shard};
 use crate::walk::{Source, Walk};
-use crate::work::{Happened, Tries, Work};
+use crate::work::{Happened, Tries, Work, waits_since};
 
 /// Members looked at in one round trip.
 const PAGE: usize = 256;
@@ -93,23 +93,22 @@ impl RedisStore {
             get.arg(shard.keys.waiting_since()).arg("-inf").arg((now - limits::HOOK_DEADLINE).as_millis());
             get.arg("LIMIT").arg(0).arg(limit.saturating_add(1));
             let ids = crate::work::ids(&shard.link.send(&get, "prune").await?)?;
-            for part in ids.chunks(PAGE) {
-                let mut pipe = redis::pipe();
-                part.iter().for_each(|id| {
-                    pipe.cmd("HGETALL").arg(shard.keys.events(id));
-                });
-                for (id, answer) in part.iter().zip(&shard.link.pipe(&pipe, "prune").await?) {
-                    let outbox = match record::read_outbox(id, answer) {
-                        Ok((_, outbox)) => outbox,
-                        Err(error) => {
-                            self.set_outbox_aside(shard, id, &error, now).await?;
-                            continue;
-                        }
-                    };
-                    let past = outbox.waiting().filter(|entry| entry.deadline() <= now);
-                    late.extend(past.map(|entry| (entry.deadline(), id.clone(), entry.event.seq, number)));
-                    outboxes.push((id.clone(), outbox));
+            let read = record::outboxes(&shard.link, &shard.keys, &ids.iter().collect::<Vec<_>>()).await?;
+            for (id, outbox) in ids.into_iter().zip(read) {
+                let outbox = match outbox {
+                    Ok((_, outbox)) => outbox,
+                    Err(why) => {
+                        self.set_outbox_aside(shard, &id, &why, now).await?;
+                        continue;
+                    }
+                };
+                let before = late.len();
+                let past = outbox.waiting().filter(|entry| entry.deadline() <= now);
+                late.extend(past.map(|entry| (entry.deadline(), id.clone(), entry.event.seq, number)));
+                if late.len() == before {
+                    self.put_wait_right(shard, &id, now).await?;
                 }
+                outboxes.push((id, outbox));
             }
         }
         late.sort();
@@ -122,13 +121,27 @@ impl RedisStore {
     }
 
     /// Takes an outbox that cannot be read out of the turns, so that it blocks nobody.
-    async fn set_outbox_aside(&self, shard: &Shard, id: &JobId, error: &StoreError, now: Time) -> Result<()> {
-        tracing::error!(job = %id, "the hook events of a job cannot be read: {error}; they are set aside");
+    async fn set_outbox_aside(&self, shard: &Shard, id: &JobId, why: &str, now: Time) -> Result<()> {
+        tracing::error!(job = %id, "the hook events of a job cannot be read: {why}; they are set aside");
         let mut work = self.work(shard, now);
         for key in [shard.keys.turns(), shard.keys.waiting_since()] {
             work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]);
         }
-        work.command([b"SADD", shard.keys.broken().as_bytes(), id.as_str().as_bytes()]);
+        note_broken(&mut work, id);
+        self.commit(shard, work, &mut Tries::default()).await.map(drop)
+    }
+
+    /// Notes since when the events of a job wait, if what was noted was wrong: it would be looked at in each sweep.
+    async fn put_wait_right(&self, shard: &Shard, id: &JobId, now: Time) -> Result<()> {
+        let mut work = self.work(shard, now);
+        let since = waits_since(work.outbox(id).await?);
+        work.outbox_must_stand(id);
+        let (key, member) = (shard.keys.waiting_since(), id.as_str().as_bytes());
+        match since {
+            Some(at) => work.command([b"ZADD", key.as_bytes(), at.as_millis().to_string().as_bytes(), member]),
+            None => work.command([b"ZREM", key.as_bytes(), member]),
+        }
+        // If they changed meanwhile, it was noted anew.
         self.commit(shard, work, &mut Tries::default()).await.map(drop)
     }
 
@@ -345,14 +358,14 @@ pub(crate) async fn remove(work: &mut Work<'_>, ids: &[JobId], event: &Event) ->
     for id in ids {
         match remove_one(work, id, event).await {
             Ok(true) => gone.push(id.clone()),
-            Ok(false) => {}
+            Ok(false) => put_all_right(work, id),
             Err(StoreError::Damaged { what }) => {
                 tracing::error!(job = %id, "a job cannot be removed: {what}; it is set aside, see `jobservice doctor`");
                 let keys = work.keys();
                 for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
                     work.command([b"ZREM", keys.kept(status).as_bytes(), id.as_str().as_bytes()]);
                 }
-                work.command([b"SADD", keys.broken().as_bytes(), id.as_str().as_bytes()]);
+                note_broken(work, id);
             }
             Err(error) => return Err(error),
         }
@@ -367,6 +380,14 @@ async fn remove_one(work: &mut Work<'_>, id: &JobId, event: &Event) -> Result<bo
         return Ok(false);
     }
     Ok(matches!(work.happen(id, event).await?, Happened::Gone))
+}
+
+/// Puts a job that may not go where its record says that it is.
+fn put_all_right(work: &mut Work<'_>, id: &JobId) {
+    for status in Status::ALL.into_iter().filter(|status| status.is_final()) {
+        let key = work.keys().kept(status);
+        put_right(work, id, &key);
+    }
 }
 
 /// Whether a time is past a bound, if there is one.

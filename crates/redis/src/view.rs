@@ -28,6 +28,13 @@ pub(crate) enum Part {
     Policies,
 }
 
+/// Nothing of a kind is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quiet {
+    /// When the next is.
+    pub(crate) next_at: Option<Time>,
+}
+
 /// What one look saw of one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -106,25 +113,30 @@ impl View {
     }
 
     /// Whether it is known that nothing of this kind is due by `by`; if so, when the next is. None: the store must be asked.
-    pub(crate) fn nothing_due(&self, part: Part, by: Time, at: Instant) -> Option<Option<Time>> {
-        let next = self.over_all(at, |look, seen| match part {
-            Part::Scheduled => Some(seen.scheduled),
-            Part::Running => Some(seen.running),
-            Part::Events => (look.events == self.events.load(Ordering::SeqCst)).then_some(seen.events),
-            Part::Policies => (look.policies == self.policies.load(Ordering::SeqCst)).then_some(seen.policies),
+    pub(crate) fn nothing_due(&self, part: Part, by: Time, at: Instant) -> Option<Quiet> {
+        let quiet = self.over_all(at, |look, seen| match part {
+            Part::Scheduled => Some(Quiet { next_at: seen.scheduled }),
+            Part::Running => Some(Quiet { next_at: seen.running }),
+            Part::Events => {
+                (look.events == self.events.load(Ordering::SeqCst)).then_some(Quiet { next_at: seen.events })
+            }
+            Part::Policies => {
+                (look.policies == self.policies.load(Ordering::SeqCst)).then_some(Quiet { next_at: seen.policies })
+            }
         })?;
-        next.is_none_or(|next| next > by).then_some(next)
+        quiet.next_at.is_none_or(|next| next > by).then_some(quiet)
     }
 
     /// Whether it is known that no job is Pending.
     pub(crate) fn no_work(&self, at: Instant) -> bool {
-        let all = self
-            .over_all(at, |look, seen| (!seen.work && look.ready == self.ready.load(Ordering::SeqCst)).then_some(None));
+        let all = self.over_all(at, |look, seen| {
+            (!seen.work && look.ready == self.ready.load(Ordering::SeqCst)).then_some(Quiet { next_at: None })
+        });
         all.is_some()
     }
 
     /// The least that all shards have, if all were seen lately and `read` accepts what was seen.
-    fn over_all(&self, at: Instant, read: impl Fn(&Look, &Seen) -> Option<Option<Time>>) -> Option<Option<Time>> {
+    fn over_all(&self, at: Instant, read: impl Fn(&Look, &Seen) -> Option<Quiet>) -> Option<Quiet> {
         if self.age_max.is_zero() {
             return None;
         }
@@ -132,9 +144,9 @@ impl View {
         for seen in &*self.shards.lock() {
             let (look, seen) =
                 seen.as_ref().filter(|(look, _)| at.saturating_duration_since(look.at) <= self.age_max)?;
-            least = [least, read(look, seen)?].into_iter().flatten().min();
+            least = [least, read(look, seen)?.next_at].into_iter().flatten().min();
         }
-        Some(least)
+        Some(Quiet { next_at: least })
     }
 }
 
@@ -146,7 +158,7 @@ mod tests {
         Seen { scheduled: Some(Time::from_millis(scheduled)), ..Seen::default() }
     }
 
-    fn due(view: &View, by: i64, at: Instant) -> Option<Option<Time>> {
+    fn due(view: &View, by: i64, at: Instant) -> Option<Quiet> {
         view.nothing_due(Part::Scheduled, Time::from_millis(by), at)
     }
 
@@ -157,7 +169,7 @@ mod tests {
         view.keep(0, view.begin(start), seen(20));
         assert_eq!(due(&view, 10, start), None);
         view.keep(1, view.begin(start), seen(15));
-        assert_eq!(due(&view, 10, start), Some(Some(Time::from_millis(15))));
+        assert_eq!(due(&view, 10, start), Some(Quiet { next_at: Some(Time::from_millis(15)) }));
         assert_eq!(due(&view, 15, start), None);
         assert_eq!(due(&view, 10, start + Duration::from_millis(1001)), None);
     }
@@ -182,10 +194,10 @@ mod tests {
         assert!(!view.no_work(start));
         assert_eq!(view.nothing_due(Part::Events, nothing, start), None);
         assert_eq!(view.nothing_due(Part::Policies, nothing, start), None);
-        assert_eq!(view.nothing_due(Part::Running, nothing, start), Some(None));
+        assert_eq!(view.nothing_due(Part::Running, nothing, start), Some(Quiet { next_at: None }));
 
         view.keep(0, view.begin(start), Seen::default());
         assert!(view.no_work(start));
-        assert_eq!(view.nothing_due(Part::Events, nothing, start), Some(None));
+        assert_eq!(view.nothing_due(Part::Events, nothing, start), Some(Quiet { next_at: None }));
     }
 }

@@ -16,6 +16,7 @@ use jobservice_core::store::Result;
 use jobservice_core::{JobId, Name, StoreError, Time};
 use redis::{Cmd, Value};
 
+use crate::epoch::Epoch;
 use crate::keys::Keys;
 use crate::link::{self, Link, array, number, text};
 use crate::record::{self, Record};
@@ -143,6 +144,7 @@ pub(crate) struct Work<'a> {
     link: &'a Link,
     keys: &'a Keys,
     wake: &'a Wake,
+    epoch: &'a Epoch,
     now: Time,
     jobs: HashMap<JobId, Touched>,
     order: Vec<JobId>,
@@ -177,6 +179,7 @@ impl<'a> Work<'a> {
             link: &shard.link,
             keys: &shard.keys,
             wake: &shard.wake,
+            epoch: &shard.epoch,
             now,
             jobs: HashMap::new(),
             order: Vec::new(),
@@ -510,7 +513,8 @@ impl<'a> Work<'a> {
         } else {
             self.link.run(script, &call, "commit").await?
         };
-        if array(&answer)?.is_empty() {
+        if let Value::Int(count) = answer {
+            self.epoch.saw(count);
             self.wake.committed(&self.news);
             return Ok(Some(Committed { news: self.news, records }));
         }

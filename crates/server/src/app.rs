@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use jobservice::logger::{FileLogs, JobLogs, JobLogsBuilder, StdOutput, SweepRule};
 use jobservice::{Registry, Service, SubmitError};
 use jobservice_core::StoreError;

@@ -145,7 +145,7 @@ async fn a_redis_that_was_emptied_is_noticed_and_used() -> Result<()> {
         ensure!(code == 200 && text.contains("\"ok\""), "{text}");
     }
 
-    cluster.redis.ask(&["FLUSHALL"]);
+    cluster.redis.cli(&["FLUSHALL"]);
 
     for at in 0..2 {
         until(Duration::from_secs(5), "it is noticed", async || {
@@ -178,9 +178,9 @@ async fn a_full_redis_refuses_intake_and_drains() -> Result<()> {
     ensure!(paused.status == 200, "{paused:?}");
     let jobs = submit_many(&cluster.api(0), "mark", &json!({"milliseconds": 1}), 2000).await?;
 
-    let used = cluster.redis.ask(&["INFO", "memory"]);
+    let used = cluster.redis.cli(&["INFO", "memory"]);
     let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).context("used_memory")?.trim();
-    cluster.redis.ask(&["CONFIG", "SET", "maxmemory", used]);
+    cluster.redis.cli(&["CONFIG", "SET", "maxmemory", used]);
     let mut taken = 0;
     let refused = loop {
         let (answer, _) = submit(&cluster.api(1)).await?;
@@ -210,7 +210,7 @@ async fn a_full_redis_refuses_intake_and_drains() -> Result<()> {
     ensure!(ran == 2000 + taken, "{ran} ran of {}", 2000 + taken);
 
     // With room again it takes jobs in again, and says no more that it is full.
-    cluster.redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    cluster.redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     let (answer, _) = submit(&cluster.api(1)).await?;
     ensure!(answer.status == 202, "{answer:?}");
     until(Duration::from_secs(5), "it is told", async || Ok(ready(&cluster, 1).await?.1.contains("\"ok\""))).await

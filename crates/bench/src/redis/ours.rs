@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use jobservice::Service;
 use jobservice_core::store::{Inserted, NewJob};
 use jobservice_core::{Clock as _, Job, JobId, Name, Store, SystemClock};
+use jobservice_redis::{Options, RedisStore};
 
 use super::contestant::Contestant;
 use crate::lifecycle::{drain, noop_spec, runtime, submit_and_run};
@@ -18,8 +19,14 @@ pub(crate) const NAME: &str = "jobservice";
 /// Opens the store on the Redis at a port of this machine.
 pub(crate) type Open = fn(u16) -> BoxFuture<'static, anyhow::Result<Arc<dyn Store>>>;
 
-/// The store on Redis. None: this build has none, and ours is absent from the report.
-pub(crate) const STORE: Option<Open> = None;
+/// The store on Redis, as a service opens it.
+pub(crate) const STORE: Open = |port| {
+    Box::pin(async move {
+        let url = format!("127.0.0.1:{port}");
+        let options = Options { url, view_age: Duration::from_secs(1), ..Options::default() };
+        Ok(RedisStore::connect(&options).await? as Arc<dyn Store>)
+    })
+};
 
 const BATCH: usize = 1000;
 

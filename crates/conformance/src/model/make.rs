@@ -3,8 +3,8 @@
 use jobservice_core::job::{Job, Kind, LeaseKey, Retention, Spec};
 use jobservice_core::policy::{Misfire, Overlap, Policy, PolicySpec};
 use jobservice_core::store::NewJob;
-use jobservice_core::unique::{Scope, Unique};
-use jobservice_core::{JobId, Time};
+use jobservice_core::unique::{Scope, Unique, digest_key};
+use jobservice_core::{JobId, Name, Time};
 
 use super::generator::{Generator, NAMES};
 use super::op::Op;
@@ -43,7 +43,8 @@ pub(super) fn job(generator: &mut Generator, view: &View) -> NewJob {
     if rng.chance(30) {
         spec.priority = rng.below(10) as u8;
     }
-    spec.unique = rng.chance(25).then(|| unique(rng.below(4) as u8, rng.chance(50)));
+    let key = rng.below(2) as u8;
+    spec.unique = rng.chance(30).then(|| unique(&spec.name, key, rng.chance(50)));
     spec.max_fails = rng.between(1, 5) as u32;
     spec.timeout = rng.chance(25).then(|| rng.seconds(1, 20));
     spec.hook = rng.chance(50).then(|| "http://hooks.example/jobs".into());
@@ -63,8 +64,10 @@ pub(super) fn job(generator: &mut Generator, view: &View) -> NewJob {
     NewJob { job: Job::submitted(id, spec, run_at, now), idempotency_key, launched_by }
 }
 
-fn unique(key: u8, until_start: bool) -> Unique {
-    Unique { digest: [key; 32], scope: if until_start { Scope::UntilStart } else { Scope::UntilFinal } }
+/// The name is part of what a key is made of: a store may keep its parts apart by it.
+fn unique(name: &Name, key: u8, until_start: bool) -> Unique {
+    let scope = if until_start { Scope::UntilStart } else { Scope::UntilFinal };
+    Unique { digest: digest_key(name, &key.to_string()), scope }
 }
 
 /// A parent: mostly none, else a policy or a job.
@@ -137,6 +140,7 @@ fn execution(generator: &mut Generator, policy: &Policy) -> NewJob {
     spec.kind = Kind::Scheduled;
     spec.hook.clone_from(&policy.spec.hook);
     spec.upstream = Some(policy.id.clone());
-    spec.unique = policy.spec.unique.map(|scope| Unique { digest: [9; 32], scope });
+    let digest = digest_key(&policy.spec.name, "policy");
+    spec.unique = policy.spec.unique.map(|scope| Unique { digest, scope });
     Job::submitted(generator.id(), spec, Some(now), now).into()
 }

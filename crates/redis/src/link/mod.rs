@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use jobservice_core::StoreError;
 use jobservice_core::store::Result;
-use redis::aio::PubSub;
 use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -94,11 +93,6 @@ impl Link {
         &self.home
     }
 
-    /// Whether there are several servers, each with some of the shards.
-    pub(crate) fn is_cluster(&self) -> bool {
-        self.line.opener.target.is_cluster()
-    }
-
     /// Sends one command.
     pub(crate) async fn send(&self, command: &Cmd, during: &'static str) -> Result<Value> {
         self.line.send(command).await.map_err(|error| failed(during, error))
@@ -143,11 +137,6 @@ impl Link {
             return Err(StoreError::Unavailable { during, source: source.into() });
         }
         Ok(answer)
-    }
-
-    /// A connection of the caller's own that receives the messages of these channels.
-    pub(crate) async fn subscribe(&self, channels: &[String]) -> RedisResult<PubSub> {
-        self.line.opener.subscribe(channels).await
     }
 
     /// How often it connected so far, to follow: it rises each time that it has connected again.

@@ -205,11 +205,6 @@ impl Target {
         }
         Ok(())
     }
-
-    /// Whether it is a cluster: scripts of different shards may lie on different servers.
-    pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.place, Place::Cluster { .. })
-    }
 }
 
 fn some(text: String) -> Option<String> {

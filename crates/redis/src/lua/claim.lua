@@ -3,7 +3,7 @@
 -- The format of headers is told in header.rs, that of events in entry.rs.
 --
 -- KEYS[1]  the prefix of the shard's keys
--- ARGV     1 now, 2 until, 3 grace (ms), 4 slots, 5 suspects ('1': one job that crashed may be among them), 6 nonce,
+-- ARGV     1 now, 2 until, 3 grace (ms), 4 slots, 5 the name one job of which that crashed may be among them ('*': any), 6 nonce,
 --          7 pool, 8 the hour, 9 the minute in it, 10 how many names follow; for each name:
 --          name, its part of the slots in the first round, the limit of its running jobs (-1: none), its options as the
 --          caller knows them, '1' if they let it run
@@ -13,7 +13,7 @@
 local call = redis.call
 local p = KEYS[1]
 local now, until_, grace, slots = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local suspects = ARGV[5] == '1'
+local suspects = ARGV[5]
 local nonce, pool = ARGV[6], ARGV[7]
 local hour, minute = ARGV[8], ARGV[9]
 local count = tonumber(ARGV[10])
@@ -126,7 +126,8 @@ for round = 1, 2 do
         wanted = math.min(wanted, tonumber(ARGV[5 * i + 7]))
       end
       local ready, crashed = p .. 'ready:' .. name, p .. 'suspects:' .. name
-      local first = suspects and call('ZRANGE', crashed, 0, 0, 'WITHSCORES') or {}
+      local may_crash = suspects == '*' or suspects == name
+      local first = may_crash and call('ZRANGE', crashed, 0, 0, 'WITHSCORES') or {}
       local picked, from_ready, from_crashed = {}, {}, {}
       if first[1] then
         local found = call('ZRANGE', ready, 0, wanted - 1, 'WITHSCORES')
@@ -146,7 +147,7 @@ for round = 1, 2 do
           picked[#picked + 1] = first[1]
         end
         if placed then
-          suspects = false
+          suspects = ''
         else
           first = {}
         end

@@ -11,7 +11,8 @@
 --            c key number        the set has this many members
 -- then     the commands, each as its number of words and the words
 --
--- Answers with the numbers of the checks that failed, from 1; none means that the commands were carried out.
+-- Answers with the numbers of the checks that failed, from 1; or, if the commands were carried out, with the count of the
+-- epoch, which has risen by one: a lower count later means that what was done since is lost.
 local call = redis.call
 local args = ARGV
 local checks = tonumber(args[1])
@@ -57,4 +58,4 @@ while at <= last do
   call(unpack(args, at + 1, at + words))
   at = at + words + 1
 end
-return failed
+return call('HINCRBY', KEYS[1] .. 'epoch', 'count', 1)

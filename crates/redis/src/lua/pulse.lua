@@ -3,8 +3,9 @@
 -- go back between two nodes that ask for it.
 --
 -- KEYS[1]  the prefix of the shard's keys
--- ARGV     1 an id for the epoch if there is none ('': this shard keeps none), 2 the number of shards for a store that is
---          new, 3 the time (microseconds) that the store must not be behind ('': none), 4 '1' to look what is due
+-- ARGV     1 an id for the epoch of the shard if it has none, 2 the number of shards for a store that is new ('': this
+--          shard does not keep the time), 3 the time (microseconds) that the store must not be behind ('': none),
+--          4 '1' to look what is due
 --
 -- Answers with the time of the store and what TIME says, in microseconds, the id of the epoch, its count, the number of
 -- shards; then the least time of due, running, events and policies ('': none), and how many names may have work.
@@ -17,21 +18,25 @@ end
 
 local time = call('TIME')
 local wall = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now, id, count = wall, '', 0
-if candidate ~= '' then
-  local key = p .. 'epoch'
-  local kept = call('HMGET', key, 'id', 'last', 'ahead', 'shards')
+local key = p .. 'epoch'
+local kept = call('HMGET', key, 'id', 'last', 'ahead', 'shards')
+local id, now = kept[1], wall
+if not id then
+  id = candidate
+  call('HSET', key, 'id', id)
+end
+if shards ~= '' then
   local ahead, last = tonumber(kept[3] or 0), tonumber(kept[2] or 0)
-  id, shards = kept[1] or candidate, kept[4] or shards
+  shards = kept[4] or shards
   now = wall + ahead
   local least = math.max(last, tonumber(floor) or 0)
   if now < least then
     ahead = ahead + least - now
     now = least
   end
-  call('HSET', key, 'id', id, 'last', int(now), 'ahead', int(ahead), 'shards', shards)
-  count = call('HINCRBY', key, 'count', 1)
+  call('HSET', key, 'last', int(now), 'ahead', int(ahead), 'shards', shards)
 end
+local count = call('HINCRBY', key, 'count', 1)
 
 local answer = { int(now), int(wall), id, count, shards }
 if look then

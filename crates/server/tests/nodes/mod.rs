@@ -47,7 +47,7 @@ impl Cluster {
 
     /// So many nodes with so many workers each, over a Redis with these arguments.
     pub async fn start(redis: &[&str], nodes: usize, workers: usize) -> Result<Cluster> {
-        let mut cluster = Cluster::on(RedisServer::tcp(redis))?;
+        let mut cluster = Cluster::on(RedisServer::on_a_port(redis))?;
         for _ in 0..nodes {
             cluster.add(workers, |setup| setup).await?;
         }
@@ -60,7 +60,7 @@ impl Cluster {
         std::fs::create_dir(&data)?;
         let setup = Setup::example("marks", &data, workers)
             .env("JOB_SERVICE_POOL_BACKEND", "redis")
-            .env("JOB_SERVICE_POOL_REDIS_URL", self.redis.url())
+            .env("JOB_SERVICE_POOL_REDIS_URL", format!("redis://127.0.0.1:{}", self.redis.port()))
             .env("MARKS", self.marks.path.display().to_string());
         let setup = change(setup);
         let service = Some(Service::start(&setup).await?);
