@@ -8,7 +8,7 @@ use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
 use jobservice_core::store::*;
-use jobservice_core::{Clock, JobId, Name, PoolId, Store, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
 use crate::checks::Warnings;
@@ -113,7 +113,12 @@ impl Store for RedisStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
-        self.insert_all(jobs, now).await
+        let inserted = self.insert_all(jobs, now).await;
+        if matches!(inserted, Err(StoreError::Full)) {
+            let text = "redis is full (maxmemory): no jobs are taken in, those that are there run";
+            self.warnings.set("full", Some(text.to_owned()));
+        }
+        inserted
     }
 
     async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
