@@ -10,9 +10,10 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chaos::{Context as _, Result, count, ensure, is_final, now, pause, status};
+use jobservice_conformance::redis_server::APPEND_ONLY;
 use nix::sys::signal::Signal;
 use nodes::load::Load;
-use nodes::{AOF, Cluster, Mark, PATIENCE, Random, by_process, concurrency, each_attempt_once, submit_many, until};
+use nodes::{Cluster, Mark, PATIENCE, Random, by_process, concurrency, each_attempt_once, submit_many, until};
 use serde_json::{Value, json};
 
 const NODES: usize = 3;
@@ -25,7 +26,7 @@ const AGAIN_SECONDS: f64 = 12.0;
 async fn kills_of_nodes_lose_nothing_and_leak_no_limit() -> Result<()> {
     let kills = count(3, 20);
     let mut random = Random::new();
-    let mut cluster = Cluster::start(&AOF, NODES, WORKERS).await?;
+    let mut cluster = Cluster::start(&APPEND_ONLY, NODES, WORKERS).await?;
     let load = Load::start(&cluster, random.next());
 
     let mut killed: HashMap<i32, f64> = HashMap::new();
@@ -105,7 +106,7 @@ fn by_id(job: Value) -> Option<(String, Value)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_slept_for_three_leases_reports_in_vain_and_goes_on() -> Result<()> {
     const LEASES: Duration = Duration::from_secs(30);
-    let mut cluster = Cluster::start(&AOF, 2, 4).await?;
+    let mut cluster = Cluster::start(&APPEND_ONLY, 2, 4).await?;
 
     for _ in 0..count(1, 20) {
         // Jobs that the sleeper would end as soon as it wakes, and one that would go on for long; elsewhere they are short.

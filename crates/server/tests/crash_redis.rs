@@ -1,6 +1,7 @@
 //! Goal: a Redis that dies, is away, is emptied or is full costs nothing that was acknowledged, and everybody is told.
 //! Method: real nodes over a Redis of the test's own with an append-only file; it is killed under load, left away for a
-//! while, flushed, and given no memory. Must show (d) of the issue about Redis.
+//! while, flushed, and given no memory. Must show (d) of the issue about Redis. With `everysec` a Redis answers before
+//! it has written while a sync is under way, so that a kill may lose something: then it must be said.
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "helpers of tests may fail as tests do")]
 
 mod chaos;
@@ -10,8 +11,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chaos::{Answer, Api, Context as _, Result, count, ensure, now, pause, status};
+use jobservice_conformance::redis_server::APPEND_ONLY;
 use nodes::load::Load;
-use nodes::{AOF, Cluster, PATIENCE, Random, each_attempt_once, submit_many, until};
+use nodes::{Cluster, PATIENCE, Random, each_attempt_once, submit_many, until};
 use serde_json::{Value, json};
 
 /// How soon a node is ready after Redis is back, and how soon a submission is answered while it is away.
@@ -19,9 +21,24 @@ const SOON: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_redis_lose_nothing_acknowledged() -> Result<()> {
+    let (lost, _) = kill_redis(&APPEND_ONLY).await?;
+    ensure!(lost == 0, "{lost} lost");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lazy_redis_loses_in_kills_is_told() -> Result<()> {
+    let lazy = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
+    let (lost, told) = kill_redis(&lazy).await?;
+    ensure!(lost == 0 || told, "{lost} lost, and nobody says so");
+    Ok(())
+}
+
+/// Kills Redis under load. How many acknowledged jobs were lost, and whether a node says that some were.
+async fn kill_redis(args: &[&str]) -> Result<(usize, bool)> {
     let kills = count(2, 10);
     let mut random = Random::new();
-    let mut cluster = Cluster::start(&AOF, 2, 8).await?;
+    let mut cluster = Cluster::start(args, 2, 8).await?;
     let load = Load::start(&cluster, random.next());
 
     let mut slowest = Duration::ZERO;
@@ -45,16 +62,19 @@ async fn kills_of_redis_lose_nothing_acknowledged() -> Result<()> {
     let lost = acknowledged.iter().filter(|id| !jobs.contains(*id)).count();
     let marks = cluster.marks.read()?;
     let again = marks.iter().filter(|mark| mark.what == "begin" && mark.attempt > 1).count();
+    let mut told = false;
+    for at in 0..2 {
+        told |= ready(&cluster, at).await?.1.contains("degraded");
+    }
     println!(
-        "{kills} kills of redis, {} acknowledged, {unanswered} not: {lost} lost or not succeeded, {again} ran again; \
-         ready at most {slowest:?} after it was back",
+        "{kills} kills of redis, {} acknowledged, {unanswered} not: {lost} lost or not succeeded (told: {told}), {again} \
+         ran again; ready at most {slowest:?} after it was back",
         acknowledged.len()
     );
     ensure!(acknowledged.len() > kills * 100, "the load did not load: {} acknowledged", acknowledged.len());
-    ensure!(lost == 0, "{lost} lost");
     ensure!(slowest <= SOON, "ready only {slowest:?} after redis was back");
     each_attempt_once(&marks)?;
-    Ok(())
+    Ok((lost, told))
 }
 
 fn id_of_success(job: &Value) -> Option<String> {
@@ -77,8 +97,9 @@ async fn submit(api: &Api) -> Result<(Answer, Duration)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_nodes_are_idle_say_so_and_keep_what_ran() -> Result<()> {
-    let away = Duration::from_secs(count(8, 60) as u64);
-    let mut cluster = Cluster::start(&AOF, 2, 4).await?;
+    // Longer than a lease.
+    let away = Duration::from_secs(count(12, 60) as u64);
+    let mut cluster = Cluster::start(&APPEND_ONLY, 2, 4).await?;
     let ids = submit_many(&cluster.api(0), "mark", &json!({"milliseconds": 2500}), 8).await?;
     let waiting = submit_many(&cluster.api(0), "mark", &json!({}), 20).await?;
     let marked = async |what: &str, least: usize| {
@@ -107,7 +128,7 @@ async fn without_redis_nodes_are_idle_say_so_and_keep_what_ran() -> Result<()> {
     cluster.all_run()?;
 
     cluster.redis.run();
-    let back = now();
+    let (back, away) = (now(), gone.elapsed());
     for at in 0..2 {
         until(PATIENCE, "ready again", async || Ok(ready(&cluster, at).await?.0 == 200)).await?;
     }
@@ -121,23 +142,21 @@ async fn without_redis_nodes_are_idle_say_so_and_keep_what_ran() -> Result<()> {
     let again = marks.iter().filter(|mark| mark.what == "begin" && mark.attempt > 1).count();
     let percent = |used: Duration| used.as_secs_f64() * 100.0 / window.as_secs_f64();
     println!(
-        "away for {:?}: 503 within {slowest:?}, {:.1} % and {:.1} % of a processor, ready {ready_after:?} after it was \
+        "away for {away:?}: 503 within {slowest:?}, {:.1} % and {:.1} % of a processor, ready {ready_after:?} after it was \
          back; {again} of 8 outcomes were not taken and the job ran again",
-        gone.elapsed(),
         percent(used[0]),
         percent(used[1])
     );
     ensure!(slowest <= SOON, "503 only after {slowest:?}");
     ensure!(ready_after <= SOON, "ready only after {ready_after:?}");
     ensure!(used.iter().all(|used| percent(*used) < 5.0), "busy without redis: {used:?} in {window:?}");
-    // Within a lease nobody else may have taken them; after a longer time their leases may have been reaped first.
-    ensure!(again == 0 || away > Duration::from_secs(10), "{again} outcomes were lost");
+    ensure!(again == 0, "{again} outcomes were not taken, and the jobs ran again");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_was_emptied_is_noticed_and_used() -> Result<()> {
-    let cluster = Cluster::start(&AOF, 2, 2).await?;
+    let cluster = Cluster::start(&APPEND_ONLY, 2, 2).await?;
     let delayed = json!({"kind": "Scheduled", "schedule_delay": 600});
     let id = cluster.api(0).submit("mark", json!({}), delayed).await?;
     for at in 0..2 {
@@ -154,8 +173,10 @@ async fn a_redis_that_was_emptied_is_noticed_and_used() -> Result<()> {
             Ok(text.contains("degraded") && text.contains("emptied"))
         })
         .await?;
-        let log = cluster.log(at)?;
-        ensure!(log.lines().any(|line| line.contains("ERROR") && line.contains("emptied")), "node {at}: {log}");
+        until(Duration::from_secs(5), "its log says so", async || {
+            Ok(cluster.log(at)?.lines().any(|line| line.contains("ERROR") && line.contains("emptied")))
+        })
+        .await?;
     }
     ensure!(cluster.api(1).get(&id).await?.is_none(), "it was emptied");
     // What comes now is taken in and run, and every node beats again.
@@ -172,7 +193,7 @@ async fn a_redis_that_was_emptied_is_noticed_and_used() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_redis_refuses_intake_and_drains() -> Result<()> {
-    let cluster = Cluster::start(&AOF, 2, 8).await?;
+    let cluster = Cluster::start(&APPEND_ONLY, 2, 8).await?;
     let pause = |paused: bool| json!({ "paused": paused });
     let paused = cluster.api(0).ask("PUT", "/queues/mark", Some(pause(true))).await?;
     ensure!(paused.status == 200, "{paused:?}");

@@ -20,9 +20,6 @@ use super::chaos::{Api, Context as _, Result, Service, Setup, ensure, now, pause
 /// Long enough for anything on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What makes a Redis keep what it was told over a kill.
-pub const AOF: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"];
-
 /// Nodes over one Redis, each with a data directory of its own.
 pub struct Cluster {
     pub redis: RedisServer,
