@@ -95,6 +95,12 @@ pub trait Store: Send + Sync + 'static {
 
     // ---- jobs run ----
 
+    /// How many exchanges a pool should have under way at once. One where a call costs no more than its work; more where
+    /// it is a round trip, so that the store works on one while the pool works on the answer of another.
+    fn rounds(&self) -> usize {
+        1
+    }
+
     /// Takes up to `ask.slots` Pending jobs of the names asked for and makes them Running under leases ending at
     /// `ask.until`, in the order of [`crate::share::plan`] between names and priority, ready time, id within one.
     ///

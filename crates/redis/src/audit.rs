@@ -18,9 +18,8 @@ use crate::work::{Place, lists, sets, waits_since};
 type Members = BTreeMap<String, Option<i64>>;
 
 /// Sets that follow from the records of jobs alone: those whose key begins so, or is so.
-const OF_JOBS: [&str; 12] = [
+const OF_JOBS: [&str; 11] = [
     "due",
-    "by_time",
     "due:",
     "ready:",
     "suspects:",
@@ -169,9 +168,7 @@ fn of_names(all: &Everything) -> Vec<String> {
             Status::Running => drop(wanted.insert(("busy", &spec.name))),
             _ => {}
         }
-        if !state.status.is_final() {
-            wanted.insert(("live", &spec.name));
-        }
+        wanted.insert(("known", &spec.name));
     }
     let is_missing =
         |(key, name): &(&str, &Name)| !all.sets.get(*key).is_some_and(|names| names.contains(name.as_str()));

@@ -17,7 +17,7 @@ impl RedisStore {
         let shard = self.shard_with(id).await?;
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let answer = match work.load_or_policy(id).await? {
                 Some(text) => {
                     let stored = Stored::read(id, text)?;
@@ -37,7 +37,7 @@ impl RedisStore {
         let shard = self.shard_with(id).await?;
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let policy = work.load_or_policy(id).await?.map(|text| Stored::read(id, text)).transpose()?;
             let answer = match &policy {
                 Some(stored) => delete_policy(&mut work, stored).await?,
@@ -58,7 +58,7 @@ impl RedisStore {
         for (shard, places) in self.by_shard(ids.iter()).await? {
             let mut tries = Tries::default();
             loop {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 let these: Vec<JobId> = places.iter().filter_map(|at| ids.get(*at).cloned()).collect();
                 work.load(&these).await?;
                 let mut acted = Vec::with_capacity(these.len());
@@ -89,7 +89,7 @@ impl RedisStore {
         let key = shard.keys.names();
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, Time::MAX);
+            let mut work = Work::new(shard, Time::MAX);
             let mut get = redis::cmd("HGET");
             get.arg(&key).arg(name.as_str());
             let answer = shard.link.send(&get, "set options").await?;

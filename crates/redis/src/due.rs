@@ -108,7 +108,7 @@ impl RedisStore {
         let ids: Vec<JobId> = past.iter().map(|past| past.id.clone()).collect();
         let mut tries = Tries::default();
         while !ids.is_empty() {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             work.load(&ids).await?;
             let mut moved = 0;
             for Past { id, key, .. } in &past {
@@ -154,7 +154,7 @@ impl RedisStore {
             }
         }
         for name in idle {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             work.check([b"z", shard.keys.running(name).as_bytes(), b"0"]);
             work.command([b"SREM", shard.keys.busy().as_bytes(), name.as_str().as_bytes()]);
             // Whoever claimed one of its jobs meanwhile keeps it there: nothing to try again.

@@ -62,7 +62,9 @@ pub(crate) fn write(job: &Job) -> String {
         None => (state.started_at, Some(state.updated_at)),
     };
     let times = [state.run_at, started_at, state.finished_at, state.die_at, state.expires_at, updated_at];
-    times.into_iter().for_each(|time| text.some(time.map(Time::as_millis)));
+    for time in times {
+        text.some(time.map(Time::as_millis));
+    }
     text.some(state.signal.map(|signal| signal_letter(signal.signal)));
     text.some(state.signal.map(|signal| signal.until.as_millis()));
     match &state.ended {

@@ -54,7 +54,7 @@ impl RedisStore {
                 let shard = self.shard_with(&lease.id).await?;
                 if shard.number == number {
                     new.launched_by = Some(lease);
-                } else if !self.work(shard, now).get(&lease.id).await?.is_some_and(|job| job.is_held_by(&lease)) {
+                } else if !Work::new(shard, now).get(&lease.id).await?.is_some_and(|job| job.is_held_by(&lease)) {
                     continue;
                 }
             }
@@ -234,7 +234,7 @@ fn must_be_new(work: &mut Work<'_>, new: &NewJob, known: &Known, id: bool) {
     }
     let (keys, job) = (work.keys(), &new.job);
     if id {
-        work.check([b"n", keys.job(&job.id).as_bytes(), keys.policy(&job.id).as_bytes()]);
+        work.check([b"n", job.id.as_str().as_bytes()]);
     }
     if let Some(field) = new.idempotency_key.as_ref().map(|key| submission(&job.spec.name, key))
         && !known.submissions.contains_key(&field)

@@ -50,9 +50,9 @@ impl Keys {
         self.of("names", "")
     }
 
-    /// Set: names that may have jobs which are not final. Tidied up by prune.
-    pub(crate) fn live_names(&self) -> String {
-        self.of("live", "")
+    /// Set: names that may have jobs. Tidied up by prune.
+    pub(crate) fn known(&self) -> String {
+        self.of("known", "")
     }
 
     /// Set: names that may have Pending jobs. Tidied up by claims.
@@ -100,17 +100,13 @@ impl Keys {
         self.of("final:", status.as_str())
     }
 
-    /// Sorted set: all jobs by time of submission.
-    pub(crate) fn by_time(&self) -> String {
-        self.of("by_time", "")
-    }
-
-    /// Sorted set: the same of one name.
+    /// Sorted set: the jobs of a name by time of submission. All jobs by that time are those of all names together, merged
+    /// by who reads them: a set of them would cost each job a microsecond.
     pub(crate) fn by_name(&self, name: &Name) -> String {
         self.of("by_name:", name.as_str())
     }
 
-    /// Sorted set: the same of one tag.
+    /// Sorted set: the jobs with a tag by time of submission.
     pub(crate) fn by_tag(&self, tag: &str) -> String {
         self.of("by_tag:", tag)
     }

@@ -75,7 +75,9 @@ async fn run(shard: Arc<Shard>, notices: Arc<Notices>, mut received: mpsc::Recei
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
         let mut room = Room::default();
         let mut batch = vec![first];
-        batch.iter().for_each(|submission| room.take(submission));
+        for submission in &batch {
+            room.take(submission);
+        }
         while let Ok(next) = received.try_recv() {
             if !room.has_place_for(&next) {
                 kept = Some(next);

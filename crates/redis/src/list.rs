@@ -111,7 +111,13 @@ impl RedisStore {
                         let shard = self.shard_of(name)?;
                         sources.push(Source::new(shard, shard.keys.by_name(name), 0, place));
                     }
-                    (None, None, None) => everywhere(&|shard| shard.keys.by_time(), place),
+                    (None, None, None) => {
+                        for shard in &self.shards {
+                            let known = names_in(shard, shard.keys.known()).await?;
+                            let source = |name| Source::new(shard, shard.keys.by_name(name), 0, place.clone());
+                            sources.extend(known.iter().map(source));
+                        }
+                    }
                 }
             }
             Order::Due => everywhere(&|shard| shard.keys.due(), place),

@@ -190,9 +190,9 @@ impl RedisStore {
             let here: Vec<&JobId> = ids.iter().filter(|id| self.home(id) == shard.number).collect();
             for part in here.chunks(SWEEP_MAX) {
                 let mut call = link::call(&LOG_REMOVE, shard.keys.prefix());
-                part.iter().for_each(|id| {
+                for id in part {
                     call.arg(id.as_str());
-                });
+                }
                 let answer = shard.link.run(&LOG_REMOVE, &call, "remove logs").await?;
                 if let [gone, freed] = array(&answer)? {
                     logs += number(gone)?.unwrap_or(0).max(0) as u64;
@@ -258,9 +258,9 @@ impl RedisStore {
                 let Some(last) = page.last().cloned() else { break };
                 let mut scores = redis::cmd("ZMSCORE");
                 scores.arg(shard.keys.logs());
-                page.iter().for_each(|id| {
+                for id in &page {
                     scores.arg(id.as_str());
-                });
+                }
                 let answer = shard.link.send(&scores, "look for idle logs").await?;
                 for (id, score) in page.into_iter().zip(array(&answer)?) {
                     if number(score)?.is_some_and(|at| at < before.as_millis()) {

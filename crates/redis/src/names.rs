@@ -26,13 +26,17 @@ impl RedisStore {
         let mut stats = Vec::new();
         for shard in &self.shards {
             let options = options_in(shard).await?;
-            let mut names: BTreeSet<Name> = names_in(shard, shard.keys.live_names()).await?.into_iter().collect();
+            let mut names: BTreeSet<Name> = names_in(shard, shard.keys.known()).await?.into_iter().collect();
             names.extend(options.keys().cloned());
             let names: Vec<Name> = names.into_iter().collect();
             for part in names.chunks(PAGE) {
                 stats.extend(stats_in(shard, part, &options).await?);
             }
         }
+        // Names all of whose jobs are final are nobody's business.
+        let is_shown =
+            |of: &NameStats| of.options != NameOptions::default() || of.pending + of.scheduled + of.running > 0;
+        stats.retain(is_shown);
         stats.sort_by(|a: &NameStats, b: &NameStats| a.name.cmp(&b.name));
         Ok(stats)
     }

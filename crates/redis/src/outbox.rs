@@ -62,7 +62,7 @@ impl RedisStore {
             if due.is_empty() {
                 break;
             }
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let ids: Vec<JobId> = due.iter().filter_map(|(_, id)| known_or_dropped(&mut work, id)).collect();
             let broken = work.load_outboxes(&ids).await?;
             // After their events: a job that is read later is at least as new as these.
@@ -95,7 +95,7 @@ impl RedisStore {
         let shard = self.shard_with(id).await?;
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let outbox = work.outbox(id).await?;
             outbox.settle(seq, settled.clone(), now);
             // Events that joined during the delivery have waited for this.
@@ -112,7 +112,7 @@ impl RedisStore {
         let shard = self.shard_with(id).await?;
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             if work.get(id).await?.is_none() {
                 return Ok(Resent::NoJob);
             }
@@ -130,7 +130,7 @@ impl RedisStore {
     /// The events of a job, in order.
     pub(crate) async fn events_of(&self, id: &JobId) -> Result<Vec<OutboxEntry>> {
         let shard = self.shard_with(id).await?;
-        let mut work = self.work(shard, Time::MAX);
+        let mut work = Work::new(shard, Time::MAX);
         Ok(work.outbox(id).await?.entries().cloned().collect())
     }
 }

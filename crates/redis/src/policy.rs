@@ -74,7 +74,7 @@ impl RedisStore {
                 };
                 let changed = Policy { id: id.clone(), spec: policy.spec.clone(), state };
                 let done = if from.number == number {
-                    let mut work = self.work(shard, now);
+                    let mut work = Work::new(shard, now);
                     work.is_intake();
                     change(&mut work, &stored, &changed)?;
                     tell_changed(&mut work, &id);
@@ -92,7 +92,7 @@ impl RedisStore {
                 return Ok(PolicyPut::IdTaken);
             }
             // Crash here: a pointer to nothing, which is taken for none.
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let is_taken = self.shard_with(&policy.id).await?.number != number
                 || work.load_or_policy(&policy.id).await?.is_some()
                 || work.job(&policy.id).is_some()
@@ -118,7 +118,7 @@ impl RedisStore {
         now: Time,
         tries: &mut Tries,
     ) -> Result<bool> {
-        let mut work = self.work(from, now);
+        let mut work = Work::new(from, now);
         remove(&mut work, stored).await?;
         if !self.commit(from, work, tries).await? {
             return Ok(false);
@@ -126,7 +126,7 @@ impl RedisStore {
         // Crash here: the policy is gone until it is put again.
         self.unpoint(from.number, &[&changed.id]).await?;
         self.point(to.number, std::slice::from_ref(&changed.id)).await?;
-        let mut work = self.work(to, now);
+        let mut work = Work::new(to, now);
         create(&mut work, changed)?;
         tell_changed(&mut work, &changed.id);
         self.commit(to, work, tries).await
@@ -140,7 +140,7 @@ impl RedisStore {
             return Ok(Some((shard, stored)));
         }
         // It went while we looked; or the entry is left over, and would refuse the key for good.
-        let mut work = self.work(shard, Time::MAX);
+        let mut work = Work::new(shard, Time::MAX);
         let schedules = shard.keys.schedules();
         work.check([b"x", shard.keys.policy(&id).as_bytes()]);
         work.check([b"f", schedules.as_bytes(), key.as_bytes(), id.as_str().as_bytes()]);
@@ -195,7 +195,7 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let Some(stored) = Stored::get(shard, id).await? else { return Ok(Fired::Stale) };
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             // Under `allow` there may be any number of them, and they do not matter.
             let live = match stored.policy.spec.overlap {
                 Overlap::Allow => 0,
@@ -241,7 +241,7 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let Some(stored) = Stored::get(shard, id).await? else { return Ok(None) };
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let Some(changed) = decide(&mut work, &stored, event, now)? else { return Ok(Some(stored.policy)) };
             if self.commit(shard, work, &mut tries).await? {
                 return Ok(Some(changed));
@@ -316,7 +316,7 @@ impl RedisStore {
         for shard in self.shards.iter().filter(|shard| shard.number != here.number) {
             let mut tries = Tries::default();
             loop {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 end_live(&mut work, id, event).await?;
                 if self.commit(shard, work, &mut tries).await? {
                     break;
@@ -397,7 +397,7 @@ fn create(work: &mut Work<'_>, policy: &Policy) -> Result<()> {
     let keys = work.keys();
     let (id, text) = (policy.id.as_str().as_bytes(), policy_text::write(policy)?);
     work.is_intake();
-    work.check([b"n", keys.job(&policy.id).as_bytes(), keys.policy(&policy.id).as_bytes()]);
+    work.check([b"n", policy.id.as_str().as_bytes()]);
     if work.has_pointers() {
         work.check([b"x", keys.pointer(&policy.id).as_bytes()]);
     }

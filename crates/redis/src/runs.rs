@@ -32,7 +32,7 @@ impl RedisStore {
         for (shard, places) in self.by_shard(events.iter().map(|(id, _)| id)).await? {
             let mut tries = Tries::default();
             loop {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 let ids: Vec<JobId> = places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
                 self.prepare(&mut work, &ids, &tries).await?;
                 let mut ended = Vec::with_capacity(places.len());
@@ -93,7 +93,7 @@ impl RedisStore {
         let shard = self.shard_with(&lease.id).await?;
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             self.prepare(&mut work, std::slice::from_ref(&lease.id), &tries).await?;
             let happened = work.happen(&lease.id, &event).await?;
             let signal = work.job(&lease.id).and_then(|job| job.state.signal).map(|state| state.signal);
@@ -120,7 +120,7 @@ impl RedisStore {
         for (shard, places) in self.by_shard(leases.iter().map(|lease| &lease.id)).await? {
             let mut tries = Tries::default();
             loop {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 // Read, not remembered: it is the look for signals that other nodes gave.
                 let ids: Vec<JobId> = places.iter().filter_map(|at| Some(leases.get(*at)?.id.clone())).collect();
                 work.load(&ids).await?;
@@ -168,7 +168,7 @@ impl RedisStore {
         held.sort_unstable();
         let known: HashSet<&JobId> = listed.iter().map(|lease| &lease.id).collect();
         // One that is listed may be held under another lease, whose claim's answer was lost.
-        let mut work = self.work(shard, now);
+        let mut work = Work::new(shard, now);
         let (listed_ids, others): (Vec<JobId>, Vec<JobId>) = held.into_iter().partition(|id| known.contains(id));
         work.load(&others).await?;
         work.load(&listed_ids).await?;

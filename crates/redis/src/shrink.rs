@@ -10,16 +10,20 @@ use jobservice_core::lifecycle::Event;
 use jobservice_core::store::{Result, Swept};
 use jobservice_core::{JobId, Time};
 
+use crate::list::names_in;
 use crate::look::cards;
 use crate::store::{RedisStore, Shard};
 use crate::upkeep::remove;
-use crate::work::{Tries, count, ids};
+use crate::work::{Tries, Work, count, ids};
 
 /// Records that are measured to reckon with: enough to be right within some percent unless very few are very large.
-const SAMPLE: usize = 128;
+const SAMPLE: u64 = 128;
 
-/// What a job takes in the sets, by its status, time and name: three sorted sets of some hundred bytes for each member.
-const SETS_BYTES: u64 = 400;
+/// Names that they are drawn from.
+const SAMPLED_NAMES: usize = 32;
+
+/// What a job takes in the sets, by its status and name: two sorted sets of some hundred bytes for each member.
+const SETS_BYTES: u64 = 260;
 
 impl RedisStore {
     /// Removes up to `limit` final jobs while the jobs take more than `bytes_max`, that first which would expire next.
@@ -50,7 +54,7 @@ impl RedisStore {
         for (shard, ids) in self.shards.iter().zip(&going) {
             let mut tries = Tries::default();
             while !ids.is_empty() {
-                let mut work = self.work(shard, now);
+                let mut work = Work::new(shard, now);
                 // Final, so that a delete is what is always allowed, and a prune is not before its time.
                 let removed = remove(&mut work, ids, &Event::Delete).await?;
                 if self.commit(shard, work, &mut tries).await? {
@@ -81,11 +85,22 @@ impl RedisStore {
 
 /// What the jobs of a shard take.
 async fn bytes_in(shard: &Shard) -> Result<u64> {
-    let by_time = shard.keys.by_time();
-    let jobs = cards(shard, std::iter::once(by_time.as_str())).await?.into_iter().sum::<u64>();
-    let mut draw = redis::cmd("ZRANDMEMBER");
-    draw.arg(&by_time).arg(SAMPLE);
-    let drawn = ids(&shard.link.send(&draw, "shrink").await?)?;
+    let known = names_in(shard, shard.keys.known()).await?;
+    let lists: Vec<String> = known.iter().map(|name| shard.keys.by_name(name)).collect();
+    let mut lists: Vec<(u64, String)> =
+        cards(shard, lists.iter().map(String::as_str)).await?.into_iter().zip(lists.iter().cloned()).collect();
+    let jobs: u64 = lists.iter().map(|(jobs, _)| jobs).sum();
+    // From each of the names with most jobs as many as are its share.
+    lists.sort_unstable_by(|a, b| b.cmp(a));
+    lists.truncate(SAMPLED_NAMES);
+    let mut pipe = redis::pipe();
+    for (of_name, list) in &lists {
+        pipe.cmd("ZRANDMEMBER").arg(list).arg((SAMPLE * of_name).div_ceil(jobs.max(1)));
+    }
+    let mut drawn = Vec::new();
+    for answer in &shard.link.pipe(&pipe, "shrink").await? {
+        drawn.extend(ids(answer)?);
+    }
     let sizes = sizes(shard, &drawn).await?;
     let sum: u64 = sizes.iter().sum();
     Ok((sum / (sizes.len().max(1) as u64)).saturating_mul(jobs))

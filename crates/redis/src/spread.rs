@@ -118,9 +118,9 @@ impl RedisStore {
         let shard: &Shard = self.shard(number_of_shard)?;
         let mut call = link::call(&PEEK, shard.keys.prefix());
         call.arg(ask.slots);
-        names.iter().for_each(|asked| {
+        for asked in names {
             call.arg(asked.name.as_str());
-        });
+        }
         let answer = shard.link.run(&PEEK, &call, "claim").await?;
         let mut found = Vec::new();
         for values in array(&answer)?.chunks_exact(5) {

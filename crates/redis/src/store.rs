@@ -7,7 +7,11 @@ use async_trait::async_trait;
 use jobservice_core::job::{Job, LeaseKey, Status};
 use jobservice_core::notices::Notices;
 use jobservice_core::policy::{Policy, PolicyEvent, Tick};
-use jobservice_core::store::*;
+use jobservice_core::store::{
+    Act, Acted, Action, CheckedIn, Claim, Controlled, Deleted, Executions, ExecutionsQuery, Extended, Finished, Fired,
+    Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
+    PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Swept, Waiting,
+};
 use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
@@ -69,11 +73,6 @@ impl RedisStore {
         self.warnings.all()
     }
 
-    /// A step on a shard.
-    pub(crate) fn work<'a>(&self, shard: &'a Shard, now: Time) -> Work<'a> {
-        Work::new(shard, now)
-    }
-
     /// Carries a step out; false if it has to be decided again.
     pub(crate) async fn commit(&self, shard: &Shard, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
         let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
@@ -119,6 +118,10 @@ impl Store for RedisStore {
             self.warnings.set("full", Some(text.to_owned()));
         }
         inserted
+    }
+
+    fn rounds(&self) -> usize {
+        2
     }
 
     async fn claim(&self, ask: &Claim, now: Time) -> Result<Vec<Job>> {
@@ -232,7 +235,7 @@ impl Store for RedisStore {
 
     async fn get(&self, id: &JobId) -> Result<Option<Job>> {
         let shard = self.shard_with(id).await?;
-        let mut work = self.work(shard, Time::MAX);
+        let mut work = Work::new(shard, Time::MAX);
         Ok(work.get(id).await?.cloned())
     }
 

@@ -123,7 +123,7 @@ impl RedisStore {
     /// Takes an outbox that cannot be read out of the turns, so that it blocks nobody.
     async fn set_outbox_aside(&self, shard: &Shard, id: &JobId, why: &str, now: Time) -> Result<()> {
         tracing::error!(job = %id, "the hook events of a job cannot be read: {why}; they are set aside");
-        let mut work = self.work(shard, now);
+        let mut work = Work::new(shard, now);
         for key in [shard.keys.turns(), shard.keys.waiting_since()] {
             work.command([b"ZREM", key.as_bytes(), id.as_str().as_bytes()]);
         }
@@ -133,7 +133,7 @@ impl RedisStore {
 
     /// Notes since when the events of a job wait, if what was noted was wrong: it would be looked at in each sweep.
     async fn put_wait_right(&self, shard: &Shard, id: &JobId, now: Time) -> Result<()> {
-        let mut work = self.work(shard, now);
+        let mut work = Work::new(shard, now);
         let since = waits_since(work.outbox(id).await?);
         work.outbox_must_stand(id);
         let (key, member) = (shard.keys.waiting_since(), id.as_str().as_bytes());
@@ -232,7 +232,7 @@ impl RedisStore {
         }
         let mut tries = Tries::default();
         loop {
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             let mut moved = 0;
             for (id, seq) in events {
                 let outbox = work.outbox(id).await?;
@@ -278,7 +278,7 @@ impl RedisStore {
                 next_at = earliest(next_at, Some(node.beat_at + limits::NODE_FORGOTTEN_AFTER));
                 continue;
             }
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             work.check([b"f", key.as_bytes(), pool.as_bytes(), stored.as_bytes()]);
             work.command([b"HDEL", key.as_bytes(), pool.as_bytes()]);
             // One that fails has beaten again, or another forgot it.
@@ -304,7 +304,7 @@ impl RedisStore {
             for member in &members {
                 pipe.cmd("HKEYS").arg(shard.keys.minutes_of(member));
             }
-            let mut work = self.work(shard, now);
+            let mut work = Work::new(shard, now);
             for (member, fields) in members.iter().zip(&shard.link.pipe(&pipe, "prune").await?) {
                 let key = shard.keys.minutes_of(member);
                 let hour = member.split_once(':').and_then(|(hour, _)| hour.parse::<i64>().ok()).unwrap_or(0);
@@ -328,21 +328,18 @@ impl RedisStore {
         }
     }
 
-    /// Takes names without jobs that are not final out of those that may have some.
+    /// Takes names without jobs out of those that may have some.
     async fn tidy_names(&self, shard: &Shard, now: Time) -> Result<()> {
         let keys = &shard.keys;
-        let live = names_in(shard, keys.live_names()).await?;
-        for part in live.chunks(PAGE) {
-            let sets = |name| [keys.ready(name), keys.suspects(name), keys.due_of(name), keys.running(name)];
-            let all: Vec<[String; 4]> = part.iter().map(sets).collect();
-            let numbers = cards(shard, all.iter().flatten().map(String::as_str)).await?;
-            let idle = part.iter().zip(&all).zip(numbers.chunks_exact(4));
-            for ((name, sets), _) in idle.filter(|(_, numbers)| numbers.iter().all(|number| *number == 0)) {
-                let mut work = self.work(shard, now);
-                for set in sets {
-                    work.check([b"z", set.as_bytes(), b"0"]);
-                }
-                work.command([b"SREM", keys.live_names().as_bytes(), name.as_str().as_bytes()]);
+        let known = names_in(shard, keys.known()).await?;
+        for part in known.chunks(PAGE) {
+            let all: Vec<String> = part.iter().map(|name| keys.by_name(name)).collect();
+            let numbers = cards(shard, all.iter().map(String::as_str)).await?;
+            let idle = part.iter().zip(&all).zip(numbers);
+            for ((name, set), _) in idle.filter(|(_, number)| *number == 0) {
+                let mut work = Work::new(shard, now);
+                work.check([b"z", set.as_bytes(), b"0"]);
+                work.command([b"SREM", keys.known().as_bytes(), name.as_str().as_bytes()]);
                 // If one of its jobs came meanwhile, it stays: nothing to try again.
                 self.commit(shard, work, &mut Tries::default()).await?;
             }

@@ -534,7 +534,7 @@ impl<'a> Work<'a> {
         match before {
             Some(before) => self.checks.put([b"h", key.as_bytes(), before.header.as_bytes()]),
             // Jobs and policies share their ids.
-            None => self.checks.put([b"n", key.as_bytes(), self.keys.policy(id).as_bytes()]),
+            None => self.checks.put([b"n", id.as_str().as_bytes()]),
         }
         if let Some(before) = before {
             sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
@@ -569,10 +569,8 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        if !after.state.status.is_final() {
-            let was = before.map(|before| before.job.state.status);
-            moves.name(&after.spec.name, self.keys, was, after.state.status);
-        }
+        let was = before.map(|before| before.job.state.status);
+        moves.name(&after.spec.name, self.keys, was, after.state.status);
         Ok(Some(Record { header: text, job: after }))
     }
 
@@ -728,7 +726,6 @@ pub(crate) fn sets(keys: &Keys, job: &Job, mut put: impl FnMut(String, Place)) {
 
 /// The sorted sets that a job is in for as long as it exists, by time of submission.
 pub(crate) fn lists(keys: &Keys, job: &Job, mut put: impl FnMut(String)) {
-    put(keys.by_time());
     put(keys.by_name(&job.spec.name));
     job.spec.tags.iter().for_each(|tag| put(keys.by_tag(tag)));
     if let Some(upstream) = &job.spec.upstream {
@@ -770,8 +767,8 @@ impl Moves {
                 names.push(name.clone());
             }
         };
-        if was.is_none_or(Status::is_final) {
-            note(keys.live_names());
+        if was.is_none() {
+            note(keys.known());
         }
         match is {
             Status::Pending if was != Some(Status::Pending) => note(keys.work()),

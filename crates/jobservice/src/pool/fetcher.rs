@@ -1,8 +1,9 @@
 //! The fetcher: one loop that claims jobs, hands them to the runners, and reports how they ended.
 //!
 //! It talks to the store in rounds. A round carries all that ended since the last one together with the claim for the
-//! slots that are free, so that both ride one commit; the next round begins when the answers of this one are there.
-//! Nothing waits for a timer: the slower the store, the larger the rounds.
+//! slots that are free, so that both ride one commit; the next round begins when the answers of this one are there. A store
+//! that is far away gets a second round while it works on the first, each for its share of the slots
+//! ([`jobservice_core::Store::rounds`]). Nothing waits for a timer: the slower the store, the larger the rounds.
 //!
 //! What it never does: start a job twice (a lost answer of a claim is the keeper's business), forget an outcome (a report
 //! that was not answered goes again, the store gives the same answer), claim while outcomes cannot be reported (so what it
@@ -13,6 +14,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use jobservice_core::store::{Claim, Finished, NameAsk, StoreError};
 use jobservice_core::{Job, limits};
 use tokio::sync::watch;
@@ -37,6 +40,9 @@ const RUNNERS: usize = 2;
 /// How soon it looks after busy runners, at first; doubled up to [`WATCH_LAST`] while nothing moves.
 const WATCH_FIRST: Duration = Duration::from_millis(1);
 const WATCH_LAST: Duration = Duration::from_millis(64);
+
+/// Jobs that a round must at least have room for, if it is not to be the only one.
+const SHARE_MIN: usize = 16;
 
 /// How long it tries to report the last outcomes at the end.
 ///
@@ -74,6 +80,8 @@ pub(crate) struct StuckMax {
 struct Turn {
     /// Claimed and not ended.
     held: usize,
+    /// Asked for by claims that are not answered yet.
+    asked: usize,
     /// Ended and not yet on their way to the store.
     ended: Vec<Ended>,
     /// There may be jobs to claim.
@@ -100,6 +108,7 @@ impl Fetcher {
     pub(crate) async fn run(mut self) {
         let mut turn = Turn {
             held: 0,
+            asked: 0,
             ended: Vec::new(),
             hungry: true,
             claim_at: now() + CLAIM_EVERY,
@@ -110,7 +119,8 @@ impl Fetcher {
             watch: WATCH_FIRST,
             seen_started: 0,
         };
-        let mut in_flight: Option<InFlight> = None;
+        let mut in_flight: FuturesUnordered<InFlight> = FuturesUnordered::new();
+        let rounds = self.env.store.rounds().max(1);
         let mut draining_until: Option<Instant> = None;
         let env = Arc::clone(&self.env);
         // Registered before the first look, and again each time before the next: what comes between a look and a wait
@@ -138,11 +148,12 @@ impl Fetcher {
                 self.drain(grace);
                 continue;
             }
-            if in_flight.is_none() {
-                in_flight = self.next_round(&mut turn, draining_until.is_some());
+            while in_flight.len() < rounds {
+                let Some(round) = self.next_round(&mut turn, rounds, draining_until.is_some()) else { break };
+                in_flight.push(round);
             }
             if let Some(until) = draining_until
-                && (now() >= until || self.is_through(&turn, in_flight.is_some()))
+                && (now() >= until || self.is_through(&turn, !in_flight.is_empty()))
             {
                 self.say_what_is_left(&turn);
                 return;
@@ -154,13 +165,12 @@ impl Fetcher {
                 turn.claim_at = now() + CLAIM_EVERY;
                 continue;
             }
-            let wake_at = [watch_at, draining_until, turn.quiet_until.filter(|_| in_flight.is_none())]
+            let wake_at = [watch_at, draining_until, turn.quiet_until.filter(|_| in_flight.is_empty())]
                 .into_iter()
                 .flatten()
                 .fold(turn.claim_at, Instant::min);
             tokio::select! {
-                answers = answered(&mut in_flight) => {
-                    in_flight = None;
+                Some(answers) = in_flight.next() => {
                     self.take_answers(&mut turn, answers, draining_until.is_some());
                 }
                 () = news => {}
@@ -186,7 +196,7 @@ impl Fetcher {
     }
 
     /// What is to be told to and asked of the store now, if anything.
-    fn next_round(&mut self, turn: &mut Turn, draining: bool) -> Option<InFlight> {
+    fn next_round(&mut self, turn: &mut Turn, rounds: usize, draining: bool) -> Option<InFlight> {
         if turn.quiet_until.is_some() || self.fatal.borrow().is_some() {
             return None;
         }
@@ -207,21 +217,26 @@ impl Fetcher {
         // While outcomes cannot be reported no more jobs are taken: what has to be remembered stays bounded.
         let reports_fail = turn.told && !round.reports.is_empty();
         if !draining && turn.hungry && !reports_fail && turn.ended.is_empty() {
-            round.claim = self.claim(turn);
+            round.claim = self.claim(turn, rounds);
         }
         if round.is_empty() {
             return None;
         }
         if let Some(claim) = &round.claim {
             self.table.claiming(claim.nonce);
-            // What becomes ready from here on may come too late for this claim, and makes the next.
-            turn.hungry = false;
+            turn.asked += claim.slots as usize;
+            // What becomes ready from here on may come too late for this claim, and makes the next; so do free slots that
+            // it leaves to the next.
+            turn.hungry = turn.held + turn.asked < self.held_max;
         }
         Some(Box::pin(round.go(Arc::clone(&self.env.store), Arc::clone(&self.env.clock))))
     }
 
-    fn claim(&self, turn: &Turn) -> Option<Claim> {
-        let free = self.held_max.saturating_sub(turn.held);
+    fn claim(&self, turn: &Turn, rounds: usize) -> Option<Claim> {
+        // An idle pool asks once for all, and a small one always: more calls would cost more than waiting.
+        let is_split = turn.held > 0 && self.held_max >= rounds * SHARE_MIN;
+        let share = if is_split { self.held_max.div_ceil(rounds) } else { self.held_max };
+        let free = self.held_max.saturating_sub(turn.held + turn.asked).min(share);
         if free == 0 || self.is_held_up() {
             return None;
         }
@@ -237,7 +252,8 @@ impl Fetcher {
             pool: self.env.pool.clone(),
             names: Arc::clone(&self.asks),
             slots: u32::try_from(free).unwrap_or(u32::MAX),
-            suspects: !self.table.has_suspect(),
+            // One at a time: a claim that is on its way may bring one.
+            suspects: turn.asked == 0 && !self.table.has_suspect(),
             nonce,
             seed,
             until: self.env.clock.now() + limits::LEASE,
@@ -270,6 +286,7 @@ impl Fetcher {
         let releases = answers.releases.into_iter().map(|run| (run, Ending::Release));
         self.settle_reports(turn, releases.collect(), answers.released, &mut trouble);
         if let Some((claim, jobs)) = answers.claim {
+            turn.asked -= claim.slots as usize;
             match jobs {
                 Ok(jobs) => {
                     // Fewer than were asked for: there were no more that we may have. A notice tells of the next one.
@@ -420,13 +437,6 @@ impl Fetcher {
                 "{left} runs could not be reported or given back: they run again when their leases expire"
             );
         }
-    }
-}
-
-async fn answered(in_flight: &mut Option<InFlight>) -> Answers {
-    match in_flight {
-        Some(round) => round.await,
-        None => std::future::pending().await,
     }
 }
 

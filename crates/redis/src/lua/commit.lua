@@ -6,7 +6,7 @@
 --            f key field text    this field of the hash is this text ('': there is none)
 --            g key text          the string is this text ('': there is none)
 --            x key               there is no such key
---            n key key           there is neither of these
+--            n id                there is neither a job nor a policy of this id
 --            z key number        the sorted set has this many members
 --            c key number        the set has this many members
 -- then     the commands, each as its number of words and the words
@@ -18,6 +18,7 @@ local args = ARGV
 local checks = tonumber(args[1])
 local at = 2
 local failed = {}
+local has_policies
 for number = 1, checks do
   local op, key = args[at], args[at + 1]
   local stands
@@ -28,8 +29,13 @@ for number = 1, checks do
     stands = call('EXISTS', key) == 0
     at = at + 2
   elseif op == 'n' then
-    stands = call('EXISTS', key, args[at + 2]) == 0
-    at = at + 3
+    -- Most stores have no policies, and looking for one costs each new job as much as looking for the job.
+    if has_policies == nil then
+      has_policies = call('EXISTS', KEYS[1] .. 'policies') == 1
+    end
+    stands = call('EXISTS', KEYS[1] .. 'job:' .. key) == 0
+      and (not has_policies or call('EXISTS', KEYS[1] .. 'policy:' .. key) == 0)
+    at = at + 2
   elseif op == 'f' then
     stands = (call('HGET', key, args[at + 2]) or '') == args[at + 3]
     at = at + 4
