@@ -82,12 +82,12 @@ async fn a_log_is_read_and_followed_on_any_node() -> Result<()> {
     let job = cluster.api(1).wait_final(&id, PATIENCE).await?;
 
     ensure!(status(&job) == "success", "{job}");
-    for at in 0..NODES {
+    for (at, followed) in followed.iter().enumerate() {
         let read = cluster.api(at).log(&id).await?;
         for line in ["demo job running", "check in 30%", "check in 60%", "check in 100%", "demo job finished"] {
             ensure!(read.contains(line), "node {at} does not show {line:?}: {read}");
         }
-        ensure!(followed[at] == read, "followed on node {at}: {:?}, and there is {read:?}", followed[at]);
+        ensure!(*followed == read, "followed on node {at}: {followed:?}, and there is {read:?}");
     }
     Ok(())
 }
@@ -149,6 +149,21 @@ async fn every_node_shows_all_pools_and_any_job() -> Result<()> {
         ensure!(is_final(&job) && job["parameters"] == json!({"n": 1}), "{job}");
     }
     ensure!(seen.len() == NODES, "one host, and still as many pools as nodes: {seen:?}");
+
+    // The doctor sees the same from beside them.
+    let doctor = std::process::Command::new(env!("CARGO_BIN_EXE_jobservice"))
+        .arg("--data-dir")
+        .arg(cluster.data(0))
+        .args(["doctor", "--json"])
+        .env("JOB_SERVICE_POOL_BACKEND", "redis")
+        .env("JOB_SERVICE_POOL_REDIS_URL", format!("redis://127.0.0.1:{}", cluster.redis.port()))
+        .output()?;
+    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    // No append-only file is a warning, and nothing is broken.
+    ensure!(doctor.status.code() == Some(1), "{told}");
+    for word in ["appendonly", "1 success", "3 living pools with 6 workers", "every index is sound"] {
+        ensure!(told.contains(word), "{word} is not in {told}");
+    }
 
     // One that was killed is shown as dead, by the others.
     cluster.kill(2)?;

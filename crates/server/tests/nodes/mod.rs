@@ -96,6 +96,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The directory of a node.
+    pub fn data(&self, at: usize) -> &std::path::Path {
+        &self.nodes[at].setup.data
+    }
+
     /// What a node has written into its log.
     pub fn log(&self, at: usize) -> Result<String> {
         Ok(std::fs::read_to_string(self.nodes[at].setup.data.join("service.log"))?)
