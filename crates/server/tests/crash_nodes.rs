@@ -52,7 +52,7 @@ async fn kills_of_nodes_lose_nothing_and_leak_no_limit() -> Result<()> {
     each_attempt_once(&marks)?;
     let jobs: HashMap<String, Value> = cluster.api(0).list("").await?.into_iter().filter_map(by_id).collect();
     let runs = by_process(&marks).values().sum::<usize>();
-    let (mut again, mut worker_lost, mut slowest) = (0, 0, 0.0_f64);
+    let (mut again, mut worker_lost, mut slowest) = (0_usize, 0, 0.0_f64);
     for id in &acknowledged {
         let job = jobs.get(id).with_context(|| format!("lost: {id}"))?;
         ensure!(is_final(job), "{job}");

@@ -124,7 +124,9 @@ async fn without_redis_nodes_are_idle_say_so_and_keep_what_ran() -> Result<()> {
     let (used, since) = ([cluster.node(0).used()?, cluster.node(1).used()?], now());
     pause(away.saturating_sub(gone.elapsed()).max(Duration::from_secs(4))).await;
     let window = since.elapsed();
-    let used = [cluster.node(0).used()? - used[0], cluster.node(1).used()? - used[1]];
+    let used = [0, 1].map(|at| cluster.node(at).used().map(|now| now.saturating_sub(used[at])));
+    let [first, second] = used;
+    let used = [first?, second?];
     cluster.all_run()?;
 
     cluster.redis.run();
