@@ -31,6 +31,10 @@ bench *args:
 demo:
     scripts/demo.sh
 
+# Three nodes, a Redis and a balancer on loopback, until Ctrl-C.
+cluster:
+    examples/cluster/run.sh
+
 # Write the documents that come from the code.
 docs:
     cargo run --quiet --package xtask -- docs

@@ -88,7 +88,8 @@ pub trait Clock: Send + Sync + 'static {
     /// When [`Clock::now`] last jumped forward by more than `least`, if it ever did.
     ///
     /// After such a jump leases look expired although their holders had no chance to extend them; who reaps waits for
-    /// one lease from this instant on.
+    /// one lease from this instant on. Of a store that is away for that long the same is true: its clock says that it has
+    /// jumped when it is back, and says so while it is away.
     fn jumped_at(&self, least: Duration) -> Option<Time> {
         let _ = least;
         None

@@ -27,6 +27,11 @@ impl Warnings {
         }
     }
 
+    /// Whether something has to be said about that.
+    pub(crate) fn has(&self, about: &'static str) -> bool {
+        self.0.lock().contains_key(about)
+    }
+
     /// All that has to be said.
     pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().values().cloned().collect()
@@ -69,13 +74,36 @@ pub(crate) async fn check(link: &Link, warnings: &Warnings) -> Result<(), OpenEr
     Ok(())
 }
 
-fn check_version(info: &Value) -> Result<(), OpenError> {
-    // In a cluster each node answers for itself.
+/// Whether a Redis that was full has room again: a hundredth of what it may use, so that it is not said at every turn.
+/// True if it does not tell, too: then the next submission does.
+pub(crate) async fn has_room(link: &Link) -> bool {
+    let mut info = redis::cmd("INFO");
+    info.arg("memory");
+    match link.send(&info, "look at the memory").await {
+        Ok(info) => texts(&info).is_ok_and(|infos| infos.into_iter().all(is_roomy)),
+        Err(error) => is_forbidden(&error),
+    }
+}
+
+fn is_roomy(info: &str) -> bool {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    match (field("used_memory:"), field("maxmemory:")) {
+        (Some(used), Some(most)) => most == 0 || used < most - most / 100,
+        _ => true,
+    }
+}
+
+/// The answers to `INFO`: in a cluster each node answers for itself.
+fn texts(info: &Value) -> Result<Vec<&str>, StoreError> {
     let texts = match info {
         Value::Map(nodes) => nodes.iter().map(|(_, info)| text(info)).collect::<Result<Vec<_>, _>>()?,
         info => vec![text(info)?],
     };
-    for info in texts.into_iter().flatten() {
+    Ok(texts.into_iter().flatten().collect())
+}
+
+fn check_version(info: &Value) -> Result<(), OpenError> {
+    for info in texts(info)? {
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default().trim();
         let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(u32::MAX);
         if major < 7 {
@@ -130,11 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn a_full_server_has_room_again_once_a_hundredth_is_free() {
+        let info = |used: u64, most: u64| {
+            format!("# Memory\r\nused_memory:{used}\r\nused_memory_human:x\r\nmaxmemory:{most}\r\n")
+        };
+        assert!(!is_roomy(&info(1000, 1000)) && !is_roomy(&info(990, 1000)) && is_roomy(&info(989, 1000)));
+        assert!(is_roomy(&info(1000, 0)) && is_roomy("nothing known"));
+    }
+
+    #[test]
     fn a_warning_stands_until_it_is_withdrawn() {
         let warnings = Warnings::default();
         warnings.set("a", Some("text".to_owned()));
         warnings.set("b", None);
         assert_eq!(warnings.all(), ["text"]);
+        assert!(warnings.has("a") && !warnings.has("b"));
         warnings.set("a", None);
         assert!(warnings.all().is_empty());
     }

@@ -3,6 +3,9 @@
 //! It is the monotonic clock of the machine plus an offset to the time of the store, which is measured with each pulse
 //! (`pulse.rs`). The time of the store is Redis' TIME plus a correction kept beside it that makes it never go back, also
 //! over a clock that is set back and a failover to a machine whose clock is behind: all nodes read the same.
+//!
+//! A store that was away counts as a jump: time has passed in which nobody could extend a lease or report an outcome, and
+//! who reaped at its return would run again what has ended meanwhile.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,6 +20,9 @@ const JUMP: i64 = 1_000_000;
 
 /// How long after a jump another one counts as a part of it.
 const JUMP_RECENT: i64 = 60_000_000;
+
+/// Below this, a store that has not been heard for a while is busy and not away. It is measured about once a second.
+const AWAY: i64 = 3_000_000;
 
 /// One measurement: what was read, and between which instants. In microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ pub(crate) struct RedisClock {
     shown: AtomicI64,
     jumped_at: AtomicI64,
     jump: AtomicI64,
+    /// Since the clock was started, when it was last measured.
+    measured_at: AtomicI64,
 }
 
 impl RedisClock {
@@ -61,6 +69,7 @@ impl RedisClock {
             shown: AtomicI64::new(i64::MIN),
             jumped_at: AtomicI64::new(i64::MIN),
             jump: AtomicI64::new(0),
+            measured_at: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -76,6 +85,11 @@ impl RedisClock {
         let (middle, doubt) = (asked + (answered - asked) / 2, (answered - asked) / 2);
         let offset = steady - middle;
         let known = self.steady.load(Ordering::Acquire);
+        let away = self.away(answered);
+        if away > AWAY {
+            self.jumped(answered.saturating_add(known), away);
+        }
+        self.measured_at.store(answered, Ordering::Release);
         if known == i64::MIN {
             self.wall.store(wall - middle, Ordering::Release);
             self.steady.store(offset, Ordering::Release);
@@ -93,15 +107,37 @@ impl RedisClock {
             return Fit::Behind(Duration::from_micros(ahead.unsigned_abs()));
         }
         if ahead > JUMP {
-            let at = middle + offset;
-            // A correction soon after a large jump must not hide it.
-            let is_recent = at.saturating_sub(self.jumped_at.load(Ordering::Acquire)) < JUMP_RECENT;
-            let last = if is_recent { self.jump.load(Ordering::Relaxed) } else { 0 };
-            self.jump.store(last.max(ahead), Ordering::Relaxed);
-            self.jumped_at.store(at, Ordering::Release);
+            self.jumped(middle + offset, ahead);
         }
         self.steady.store(offset, Ordering::Release);
         Fit::Good
+    }
+
+    fn jumped(&self, at: i64, by: i64) {
+        // A correction soon after a large jump must not hide it.
+        let is_recent = at.saturating_sub(self.jumped_at.load(Ordering::Acquire)) < JUMP_RECENT;
+        let last = if is_recent { self.jump.load(Ordering::Relaxed) } else { 0 };
+        self.jump.store(last.max(by), Ordering::Relaxed);
+        self.jumped_at.store(at, Ordering::Release);
+    }
+
+    /// For how long the store has not been heard.
+    fn away(&self, elapsed: i64) -> i64 {
+        match self.measured_at.load(Ordering::Acquire) {
+            i64::MIN => 0,
+            at => elapsed.saturating_sub(at),
+        }
+    }
+
+    fn jumped_by(&self, elapsed: i64, least: i64) -> Option<Time> {
+        let away = self.away(elapsed);
+        if away > AWAY.max(least) {
+            // It is away still: whoever waits from here on waits from its return on as well.
+            return Some(self.at(elapsed));
+        }
+        let at = self.jumped_at.load(Ordering::Acquire);
+        let by = self.jump.load(Ordering::Relaxed);
+        (at != i64::MIN && by > least).then(|| Time::from_millis(at.div_euclid(1000)))
     }
 
     fn at(&self, elapsed: i64) -> Time {
@@ -121,9 +157,7 @@ impl Clock for RedisClock {
     }
 
     fn jumped_at(&self, least: Duration) -> Option<Time> {
-        let at = self.jumped_at.load(Ordering::Acquire);
-        let by = self.jump.load(Ordering::Relaxed);
-        (at != i64::MIN && i128::from(by) > least.as_micros() as i128).then(|| Time::from_millis(at.div_euclid(1000)))
+        self.jumped_by(self.elapsed(), i64::try_from(least.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
@@ -183,15 +217,31 @@ mod tests {
     }
 
     #[test]
+    fn a_store_that_was_away_counts_as_a_jump() {
+        let clock = RedisClock::new();
+        clock.follow(measured(0, 0, START));
+        clock.follow(measured(SECOND, SECOND, START + SECOND));
+        let lease = 10 * SECOND;
+        assert_eq!(clock.jumped_by(3 * SECOND, lease / 3), None);
+        // While it is away, and when it is back.
+        assert_eq!(clock.jumped_by(6 * SECOND, lease / 3), Some(millis(START + 6 * SECOND)));
+        clock.follow(measured(9 * SECOND, 9 * SECOND, START + 9 * SECOND));
+        clock.follow(measured(10 * SECOND, 10 * SECOND, START + 10 * SECOND));
+        assert_eq!(clock.jumped_by(10 * SECOND, lease / 3), Some(millis(START + 9 * SECOND)));
+        assert_eq!(clock.jumped_by(10 * SECOND, lease), None);
+        assert_eq!(clock.at(10 * SECOND), millis(START + 10 * SECOND));
+    }
+
+    #[test]
     fn a_jump_forward_is_reported() {
         let clock = RedisClock::new();
         clock.follow(measured(0, 0, START));
         clock.follow(measured(SECOND, SECOND, START + 61 * SECOND));
         assert_eq!(clock.at(SECOND), millis(START + 61 * SECOND));
-        assert_eq!(clock.jumped_at(Duration::from_secs(3)), Some(millis(START + 61 * SECOND)));
-        assert_eq!(clock.jumped_at(Duration::from_secs(61)), None);
+        assert_eq!(clock.jumped_by(SECOND, 3 * SECOND), Some(millis(START + 61 * SECOND)));
+        assert_eq!(clock.jumped_by(SECOND, 61 * SECOND), None);
         // Another one, small and soon after, does not hide it.
         clock.follow(measured(2 * SECOND, 2 * SECOND, START + 64 * SECOND));
-        assert!(clock.jumped_at(Duration::from_secs(3)).is_some());
+        assert!(clock.jumped_by(2 * SECOND, 3 * SECOND).is_some());
     }
 }

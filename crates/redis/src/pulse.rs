@@ -78,6 +78,9 @@ pub(crate) async fn beat(store: Weak<RedisStore>, mut connections: Connections) 
             // Whoever needs the store finds it away as well, and says so.
             Err(error) => tracing::debug!(error = %error, "no pulse"),
         }
+        if store.warnings.has("full") && checks::has_room(&store.link).await {
+            store.warnings.set("full", None);
+        }
         store.say_watches().await;
     }
 }

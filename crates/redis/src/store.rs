@@ -12,7 +12,7 @@ use jobservice_core::store::{
     Inserted, JobEvents, Minute, NameAsk, NameOptions, NameStats, NewJob, Node, OptionsChange, OutboxEntry, Page,
     PolicyPut, PolicyQuery, Query, Report, Resent, Result, Settled, Swept, Waiting,
 };
-use jobservice_core::{Clock, JobId, Name, PoolId, Store, Time};
+use jobservice_core::{Clock, JobId, Name, PoolId, Store, StoreError, Time};
 use parking_lot::Mutex;
 
 use crate::checks::Warnings;
@@ -112,7 +112,12 @@ impl Store for RedisStore {
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
-        self.insert_all(jobs, now).await
+        let inserted = self.insert_all(jobs, now).await;
+        if matches!(inserted, Err(StoreError::Full)) {
+            let text = "redis is full (maxmemory): no jobs are taken in, those that are there run";
+            self.warnings.set("full", Some(text.to_owned()));
+        }
+        inserted
     }
 
     fn rounds(&self) -> usize {

@@ -41,9 +41,6 @@ fn check(sources: &Sources) -> Result<ExitCode> {
             if let Some(Err(error)) = config.https.as_ref().map(Certificate::load) {
                 print::note(&format!("warning: the service would not start: {}", chain(&error)));
             }
-            if config.redis.is_some() {
-                print::note("warning: the service would not start: this version cannot serve redis yet");
-            }
             print::line("the configuration is valid")?;
             Ok(ExitCode::SUCCESS)
         }

@@ -144,7 +144,8 @@ fn the_samples_of_the_original_are_valid_as_they_are() {
     let sample = include_str!("../../tests/data/original-sample.yml");
     let config = Config::read(&file(sample)).unwrap();
     assert_eq!(config.https, Some(Https { cert: "server.crt".into(), key: "server.key".into() }));
-    assert_eq!(config.redis.unwrap().to_string(), "redis://localhost:6379/0");
+    let redis = format!("{:?}", config.redis.unwrap());
+    assert!(redis.contains("\"redis://localhost:6379/0\""), "{redis}");
     assert_eq!((config.workers, config.job_loggers.len(), config.warnings.len()), (10, 2, 0));
 
     let loggers = include_str!("../../tests/data/original-loggers.yml");
@@ -175,7 +176,8 @@ fn every_variable_of_the_original_is_taken() {
 
     assert_eq!(config.https, Some(Https { cert: "a.crt".into(), key: "a.key".into() }));
     assert_eq!((config.port, config.workers), (1, 2));
-    assert_eq!(config.redis.unwrap().to_string(), "rediss://:********@h:6379/3");
+    let redis = format!("{:?}", config.redis.unwrap());
+    assert!(redis.contains("\"rediss://:********@h:6379/3\""), "{redis}");
     assert_eq!(config.core_server.as_deref(), Some("https://core:8443"));
     assert!(config.warnings.is_empty() && config.secrets.is_some());
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jobservice_core::store::{NameStats, Node};
-use jobservice_core::{Clock as _, SystemClock, Time};
+use jobservice_core::{Clock as _, Status, SystemClock, Time};
 use jobservice_sqlite::{Inspector, OpenError, is_served, logs};
 
 use super::findings::Findings;
-use super::{show_bytes, surroundings};
+use super::{redis, show_bytes, surroundings};
 use crate::cli::Cli;
 use crate::config::{Config, Sources};
 use crate::duration::show;
@@ -44,7 +44,14 @@ pub(super) fn run(cli: &Cli, sources: Result<Sources>, json: bool) -> Result<Exi
         }
     };
     match Config::read(&sources) {
-        Ok(config) => settings(&config, &mut findings),
+        Ok(config) => {
+            settings(&config, &mut findings);
+            if let Some(redis) = &config.redis {
+                surroundings::directory(&config.data_dir, &mut findings);
+                redis::look(redis, &mut findings);
+                return findings.tell(json);
+            }
+        }
         Err(error) => {
             findings.broken("settings", error.to_string(), "correct them: the service does not start like this");
         }
@@ -66,10 +73,6 @@ fn settings(config: &Config, findings: &mut Findings) {
     }
     if let Some(Err(error)) = config.https.as_ref().map(Certificate::load) {
         findings.broken("settings", chain(&error), "correct https_config: the service does not start like this");
-        is_ok = false;
-    }
-    if config.redis.is_some() {
-        findings.broken("settings", "this version cannot serve redis yet", "make worker_pool.backend sqlite");
         is_ok = false;
     }
     if is_ok {
@@ -124,16 +127,22 @@ fn store(path: &Path, served: bool, findings: &mut Findings) {
         findings.broken("store", format!("{error:#}"), "restore a backup if it is damaged");
     }
     match inspector.audit() {
-        Ok(wrong) if wrong.is_empty() => findings.ok("audit", "every record and every index is sound"),
-        Ok(wrong) => {
-            for what in wrong.iter().take(SHOWN) {
-                findings.broken("audit", what, "");
-            }
-            let remedy = "report it with a backup of the store; jobs that are named here may not run as they should";
-            findings.broken("audit", format!("{} findings in all", wrong.len()), remedy);
-        }
+        Ok(wrong) => audit(&wrong, findings),
         Err(error) => findings.broken("audit", error.to_string(), "restore a backup if it is damaged"),
     }
+}
+
+/// What the audit found.
+pub(super) fn audit(wrong: &[String], findings: &mut Findings) {
+    if wrong.is_empty() {
+        findings.ok("audit", "every record and every index is sound");
+        return;
+    }
+    for what in wrong.iter().take(SHOWN) {
+        findings.broken("audit", what, "");
+    }
+    let remedy = "report it with a backup of the store; jobs that are named here may not run as they should";
+    findings.broken("audit", format!("{} findings in all", wrong.len()), remedy);
 }
 
 fn size(inspector: &Inspector, served: bool, findings: &mut Findings) -> Result<()> {
@@ -158,10 +167,7 @@ fn size(inspector: &Inspector, served: bool, findings: &mut Findings) -> Result<
 }
 
 fn queues(inspector: &Inspector, now: Time, served: bool, findings: &mut Findings) -> Result<()> {
-    let counts = inspector.counts()?;
-    let counts: Vec<String> =
-        counts.into_iter().filter(|(_, count)| *count > 0).map(|(status, count)| format!("{count} {status}")).collect();
-    findings.ok("jobs", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    jobs(inspector.counts()?, findings);
     let nodes = inspector.nodes()?;
     for stats in inspector.names()? {
         queue(&stats, &nodes, now, served, findings);
@@ -172,7 +178,14 @@ fn queues(inspector: &Inspector, now: Time, served: bool, findings: &mut Finding
     Ok(())
 }
 
-fn queue(stats: &NameStats, nodes: &[Node], now: Time, served: bool, findings: &mut Findings) {
+/// How many there are.
+pub(super) fn jobs(counts: Vec<(Status, u64)>, findings: &mut Findings) {
+    let counts: Vec<String> =
+        counts.into_iter().filter(|(_, count)| *count > 0).map(|(status, count)| format!("{count} {status}")).collect();
+    findings.ok("jobs", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+}
+
+pub(super) fn queue(stats: &NameStats, nodes: &[Node], now: Time, served: bool, findings: &mut Findings) {
     let NameStats { name, options, pending, oldest_pending, .. } = stats;
     if *pending == 0 {
         return;
@@ -199,7 +212,7 @@ fn queue(stats: &NameStats, nodes: &[Node], now: Time, served: bool, findings: &
 }
 
 /// A pool that is gone while another of its name lives was restarted: nothing to worry about.
-fn pools(nodes: &[Node], now: Time, findings: &mut Findings) {
+pub(super) fn pools(nodes: &[Node], now: Time, findings: &mut Findings) {
     let living: Vec<&Node> = nodes.iter().filter(|node| node.is_alive(now)).collect();
     for dead in nodes.iter().filter(|node| !node.is_alive(now)) {
         if living.iter().any(|node| node.pool.name() == dead.pool.name()) {

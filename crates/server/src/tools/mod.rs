@@ -3,6 +3,7 @@
 mod backup;
 mod doctor;
 mod findings;
+mod redis;
 mod restore;
 mod surroundings;
 mod tar;
@@ -10,7 +11,7 @@ mod tar;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cli::{Cli, print};
 use crate::config::{Config, Sources};
@@ -77,6 +78,9 @@ struct Places {
 
 impl Places {
     fn of(sources: &Sources) -> Result<Places> {
+        if Config::read(sources).is_ok_and(|config| config.redis.is_some()) {
+            bail!("the jobs are in Redis, which is backed up by its own means: see docs/scaling.md");
+        }
         let (data_dir, store) = Config::places(sources)?;
         let logs = logs_path(&store);
         Ok(Places { data_dir, store, logs })

@@ -71,13 +71,18 @@ impl Setup {
 
     /// A binary among the package's examples, built together with the tests.
     pub fn example(name: &str, data: &Path, workers: usize) -> Setup {
+        Setup { bin: Setup::example_bin(name), ..Setup::real(data, workers) }
+    }
+
+    /// Where that is.
+    pub fn example_bin(name: &str) -> PathBuf {
         let bin = Path::new(env!("CARGO_BIN_EXE_jobservice")).with_file_name("examples").join(name);
         assert!(
             bin.is_file(),
             "{} is not built: run the tests with `cargo nextest run`, which builds examples",
             bin.display()
         );
-        Setup { bin, ..Setup::real(data, workers) }
+        bin
     }
 
     /// With this configuration file.
@@ -201,6 +206,16 @@ impl Service {
         Api { client: self.client.clone(), base: format!("{}/api/v1", self.url), secret: self.secret.clone() }
     }
 
+    /// How much processor time the process has used so far.
+    pub fn used(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name of the program, in brackets, may hold anything; what follows are numbers: the 12th and 13th are ticks.
+        let (_, numbers) = stat.rsplit_once(')').context("a bracket")?;
+        let ticks: u64 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+        // 100 ticks a second on every Linux that we know.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// Resident memory of the process in bytes.
     pub fn memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
@@ -229,6 +244,19 @@ impl Api {
         self.client
             .request(method, format!("{}{path}", self.base))
             .header("Authorization", format!("Harbor-Secret {}", self.secret))
+    }
+
+    /// Any request of the API; any answer.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Answer> {
+        let mut request = self.request(method.parse()?, path);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (retry_after, date) = (header("retry-after"), header("date"));
+        Ok(Answer { status, retry_after, date, text: answer.text().await? })
     }
 
     /// Submits; the id if the service answered 202, an error with the answer otherwise.
@@ -309,6 +337,21 @@ impl Api {
                 None => return Ok(jobs),
             }
         }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<String>,
+    pub date: Option<String>,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("{self:?}"))
     }
 }
 
