@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(error("redis+sentinel://h"), TargetError::Master);
         assert_eq!(error("redis+unix://relative"), TargetError::Path);
         assert_eq!(error("redis+cluster://h/1"), TargetError::ClusterDatabase);
-        assert_eq!(error("redis://h?tiemout=1"), TargetError::Query("tiemout".to_owned()));
+        assert_eq!(error("redis://h?time_out=1"), TargetError::Query("time_out".to_owned()));
         let texts = ["http://u:canary@h", "redis://canary@h", "h:1,,canary,x", "redis://:canary%2@h"];
         assert!(texts.iter().all(|text| !format!("{0} {0:?}", error(text)).contains("canary")));
         assert!(error("h:0").to_string().starts_with("redis_url: port: it is not valid; give"));
