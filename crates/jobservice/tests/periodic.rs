@@ -191,7 +191,7 @@ async fn a_policy_looks_like_a_periodic_job_with_executions() {
         (execution.spec.priority, &*execution.spec.parameters, execution.state.run_at),
         (4, r#"{"n":7}"#, Some(due))
     );
-    assert_eq!(execution.spec.tags, ["nightly".into()]);
+    assert_eq!(execution.spec.tags, [std::sync::Arc::<str>::from("nightly")]);
 
     assert!(matches!(controller.control(&id, Command::Retry).await.unwrap(), Controlled::Refused(_)));
     assert_eq!(controller.control(&id, Command::Cancel).await.unwrap(), Controlled::Done(Status::Cancelled));
