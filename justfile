@@ -18,10 +18,12 @@ check: _fmt-check _clippy _typos _deny _tidy
 # Run all tests with reduced counts: what CI runs.
 test: _doctest
     cargo nextest run --workspace
+    cargo test --quiet --package jobservice-redis --test cluster
 
 # Run all tests with full counts. Takes long.
 soak: _doctest
     JOBSERVICE_SOAK=1 cargo nextest run --workspace --profile soak
+    JOBSERVICE_SOAK=1 cargo test --quiet --package jobservice-redis --test cluster
 
 # Measure, beside the physical limit in the same run.
 bench *args:

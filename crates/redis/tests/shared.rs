@@ -157,7 +157,7 @@ fn policy_keeps_its_id_whatever_shard_its_name_is_of() {
             let name = format!("copy-{number}");
             assert_eq!(t.policy(&name).key("nightly").try_put().await, PolicyPut::Updated(id.clone()));
             assert_eq!(t.policy(&name).key("nightly").try_put().await, PolicyPut::Unchanged(id.clone()));
-            assert_eq!(all_policies(t).await, [id.clone()]);
+            assert_eq!(all_policies(t).await, std::slice::from_ref(&id));
             t.advance(seconds(60));
             let Fired::Fired(fired) = fire(t, &id, &name).await else { panic!("it fires as {name}") };
             executions.push(one(fired));

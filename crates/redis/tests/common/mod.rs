@@ -1,6 +1,7 @@
 //! A node of a service: a store on a Redis, with short words for what the tests do.
 #![expect(unreachable_pub, reason = "a module of several test files")]
 #![allow(dead_code, reason = "each test file uses some of it")]
+#![allow(clippy::unwrap_used, reason = "tests: a panic is how they speak")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
