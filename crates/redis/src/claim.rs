@@ -10,7 +10,7 @@ use jobservice_core::{JobId, Name, StoreError, Time};
 use redis::Value;
 
 use crate::link::{self, array, text, unexpected};
-use crate::record::{self, Record};
+use crate::record;
 use crate::script::CLAIM;
 use crate::store::{RedisStore, Shard};
 use crate::work::hour_and_minute;
@@ -171,7 +171,7 @@ impl RedisStore {
             match record::read(&id, fields) {
                 Ok(record) => {
                     jobs.push(record.job.clone());
-                    held.insert(id, Record { ..record });
+                    held.insert(id, record);
                 }
                 // Its header could be read by the script, so it was claimed; its lease expires, and reap sets it aside.
                 Err(why) => tracing::error!(job = %id, "the record of a job cannot be read: {why}"),

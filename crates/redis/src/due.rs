@@ -56,15 +56,31 @@ impl RedisStore {
     /// Makes due jobs Pending.
     pub(crate) async fn promote_due(&self, limit: usize, now: Time) -> Result<Swept> {
         let mut all = AllPast::default();
+        // A shard that is away must not hold up the others: it is told of once they had their turn.
+        let mut trouble = None;
+        let mut there = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
             let key = shard.keys.due();
-            let members = first(shard, &key, limit, now).await?;
-            all.add(shard, &key, members);
+            match first(shard, &key, limit, now).await {
+                Ok(members) => {
+                    all.add(shard, &key, members);
+                    there.push(shard);
+                }
+                Err(error) => trouble = Some(error),
+            }
         }
         let (past, more) = all.first(limit);
         let mut swept = Swept { more, ..Swept::default() };
+        for shard in there {
+            match self.move_on(shard, &past, |_| Some(Event::Due), now).await {
+                Ok(moved) => swept.moved += moved,
+                Err(error) => trouble = Some(error),
+            }
+        }
+        if let Some(error) = trouble {
+            return Err(error);
+        }
         for shard in &self.shards {
-            swept.moved += self.move_on(shard, &past, |_| Some(Event::Due), now).await?;
             swept.next_at = earliest(swept.next_at, next(shard, &shard.keys.due()).await?);
         }
         Ok(swept)
@@ -73,27 +89,43 @@ impl RedisStore {
     /// Ends the runs that are over their lease, their grace or their timeout.
     pub(crate) async fn reap_overdue(&self, limit: usize, jitter: u32, now: Time) -> Result<Swept> {
         let mut all = AllPast::default();
+        let mut trouble = None;
         let mut busy = Vec::with_capacity(self.shards.len());
         for shard in &self.shards {
-            let names = self.busy(shard).await?;
-            let mut pipe = redis::pipe();
-            for name in &names {
-                pipe.cmd("ZRANGEBYSCORE").arg(shard.keys.running(name)).arg("-inf").arg(now.as_millis());
-                pipe.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit.saturating_add(1));
+            match self.overdue_in(shard, limit, now, &mut all).await {
+                Ok(names) => busy.push((shard, names)),
+                Err(error) => trouble = Some(error),
             }
-            for (name, answer) in names.iter().zip(&shard.link.pipe(&pipe, "reap").await?) {
-                all.add(shard, &shard.keys.running(name), scored(answer)?);
-            }
-            busy.push(names);
         }
         let (past, more) = all.first(limit);
         let mut swept = Swept { more, ..Swept::default() };
-        for (shard, names) in self.shards.iter().zip(&busy) {
-            let event = |job: &Job| lifecycle::overdue(job, jitter, now);
-            swept.moved += self.move_on(shard, &past, event, now).await?;
-            swept.next_at = earliest(swept.next_at, self.next_reap(shard, names, now).await?);
+        for (shard, _) in &busy {
+            match self.move_on(shard, &past, |job: &Job| lifecycle::overdue(job, jitter, now), now).await {
+                Ok(moved) => swept.moved += moved,
+                Err(error) => trouble = Some(error),
+            }
+        }
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        for (shard, names) in busy {
+            swept.next_at = earliest(swept.next_at, self.next_reap(shard, &names, now).await?);
         }
         Ok(swept)
+    }
+
+    /// Adds the runs of a shard that are overdue; answers with its names that may have runs.
+    async fn overdue_in(&self, shard: &Shard, limit: usize, now: Time, all: &mut AllPast) -> Result<Vec<Name>> {
+        let names = self.busy(shard).await?;
+        let mut pipe = redis::pipe();
+        for name in &names {
+            pipe.cmd("ZRANGEBYSCORE").arg(shard.keys.running(name)).arg("-inf").arg(now.as_millis());
+            pipe.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit.saturating_add(1));
+        }
+        for (name, answer) in names.iter().zip(&shard.link.pipe(&pipe, "reap").await?) {
+            all.add(shard, &shard.keys.running(name), scored(answer)?);
+        }
+        Ok(names)
     }
 
     /// Lets an event happen to those of a shard, in one step; answers to how many it did.

@@ -75,7 +75,7 @@ impl RedisStore {
                 let changed = Policy { id: id.clone(), spec: policy.spec.clone(), state };
                 let done = if from.number == number {
                     let mut work = Work::new(shard, now);
-                    work.is_intake();
+                    work.is_submission();
                     change(&mut work, &stored, &changed)?;
                     tell_changed(&mut work, &id);
                     self.commit(shard, work, &mut tries).await?
@@ -396,7 +396,7 @@ fn tell_changed(work: &mut Work<'_>, id: &JobId) {
 fn create(work: &mut Work<'_>, policy: &Policy) -> Result<()> {
     let keys = work.keys();
     let (id, text) = (policy.id.as_str().as_bytes(), policy_text::write(policy)?);
-    work.is_intake();
+    work.is_submission();
     work.check([b"n", policy.id.as_str().as_bytes()]);
     if work.has_pointers() {
         work.check([b"x", keys.pointer(&policy.id).as_bytes()]);

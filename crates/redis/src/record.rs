@@ -19,6 +19,17 @@ pub(crate) struct Record {
     pub(crate) job: Job,
 }
 
+impl Record {
+    /// Whether this is what the other one was before.
+    pub(crate) fn is_before(&self, other: &Record) -> bool {
+        let place = |record: &Record| {
+            let state = &record.job.state;
+            (state.version, state.lease.as_ref().map(|lease| lease.until))
+        };
+        place(self) < place(other)
+    }
+}
+
 /// Records asked for at once: an answer holds them all, and each may have some hundred kilobytes.
 const READ_MAX: usize = 500;
 

@@ -31,15 +31,21 @@ impl RedisStore {
         let mut answers = vec![Finished::LeaseLost; events.len()];
         for (shard, places) in self.by_shard(events.iter().map(|(id, _)| id)).await? {
             let mut tries = Tries::default();
+            let mut remembers = true;
             loop {
                 let mut work = Work::new(shard, now);
                 let ids: Vec<JobId> = places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
                 work.is_of_pool();
-                self.prepare(&mut work, &ids, &tries).await?;
+                self.prepare(&mut work, &ids, remembers && tries.is_first()).await?;
                 let mut ended = Vec::with_capacity(places.len());
                 for at in &places {
                     let Some((id, event)) = events.get(*at) else { continue };
                     ended.push((*at, end_run(&mut work, id, event).await?));
+                }
+                // What is refused is not written, so nothing checks what it was refused from: only what was read counts.
+                if remembers && ended.iter().any(|(_, answer)| *answer == Finished::LeaseLost) {
+                    remembers = false;
+                    continue;
                 }
                 if self.commit(shard, work, &mut tries).await? {
                     for (at, answer) in ended {
@@ -61,9 +67,9 @@ impl RedisStore {
         Ok(answers)
     }
 
-    /// Puts the records of jobs into a step: as they are remembered at the first try, else as they are read.
-    async fn prepare(&self, work: &mut Work<'_>, ids: &[JobId], tries: &Tries) -> Result<()> {
-        if tries.is_first() {
+    /// Puts the records of jobs into a step, as they are remembered if they may be, else as they are read.
+    async fn prepare(&self, work: &mut Work<'_>, ids: &[JobId], remembers: bool) -> Result<()> {
+        if remembers {
             let held = self.held.lock();
             for id in ids {
                 if let Some(record) = held.get(id) {
@@ -95,7 +101,7 @@ impl RedisStore {
         let mut tries = Tries::default();
         loop {
             let mut work = Work::new(shard, now);
-            self.prepare(&mut work, std::slice::from_ref(&lease.id), &tries).await?;
+            self.prepare(&mut work, std::slice::from_ref(&lease.id), tries.is_first()).await?;
             let happened = work.happen(&lease.id, &event).await?;
             let signal = work.job(&lease.id).and_then(|job| job.state.signal).map(|state| state.signal);
             // A check-in moves the job to no other set, but it makes its record and its outbox larger.
@@ -118,41 +124,80 @@ impl RedisStore {
         now: Time,
     ) -> Result<Extended> {
         let mut answer = Extended { leases: vec![Held::Lost; leases.len()], unlisted: Vec::new() };
+        // A shard that is away must not cost the leases on the others.
+        let mut trouble = None;
         for (shard, places) in self.by_shard(leases.iter().map(|lease| &lease.id)).await? {
-            let mut tries = Tries::default();
-            loop {
-                let mut work = Work::new(shard, now);
-                // Read, not remembered: it is the look for signals that other nodes gave.
-                let ids: Vec<JobId> = places.iter().filter_map(|at| Some(leases.get(*at)?.id.clone())).collect();
-                work.load(&ids).await?;
-                let mut held = Vec::with_capacity(places.len());
-                for at in &places {
-                    let Some(lease) = leases.get(*at) else { continue };
-                    // Whether it was long enough already does not matter: what counts is who holds it after that.
-                    if work.broken(&lease.id).is_none() {
-                        work.happen(&lease.id, &Event::Extend { lease: lease.clone(), until }).await?;
-                    }
-                    let job = work.job(&lease.id).filter(|job| job.is_held_by(lease));
-                    held.push((
-                        *at,
-                        job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal))),
-                    ));
-                }
-                if self.commit(shard, work, &mut tries).await? {
+            match self.extend_in(shard, leases, places, until, now).await {
+                Ok(held) => {
                     for (at, held) in held {
                         if let Some(place) = answer.leases.get_mut(at) {
                             *place = held;
                         }
                     }
-                    break;
                 }
+                Err(error) => trouble = Some(error),
             }
         }
         let listed: HashSet<&LeaseKey> = leases.iter().collect();
         for shard in &self.shards {
-            answer.unlisted.extend(self.held_by(shard, pool, &listed, now).await?);
+            match self.held_by(shard, pool, &listed, now).await {
+                Ok(unlisted) => answer.unlisted.extend(unlisted),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        if let Some(error) = trouble {
+            return Err(error);
+        }
+        // What is lost ends without a report: nobody else would forget it.
+        let mut held = self.held.lock();
+        for (lease, answer) in leases.iter().zip(&answer.leases) {
+            if *answer == Held::Lost && held.get(&lease.id).is_some_and(|record| record.job.is_held_by(lease)) {
+                held.remove(&lease.id);
+            }
         }
         Ok(answer)
+    }
+
+    /// Extends the leases at these places, which are on one shard.
+    ///
+    /// All in one step, if none of the runs ends meanwhile. Else in halves: leases have nothing to do with one another, and
+    /// in a busy pool some run always ends.
+    async fn extend_in(
+        &self,
+        shard: &Shard,
+        leases: &[LeaseKey],
+        places: Vec<usize>,
+        until: Time,
+        now: Time,
+    ) -> Result<Vec<(usize, Held)>> {
+        let mut extended = Vec::with_capacity(places.len());
+        let mut parts = vec![(places, Tries::default())];
+        while let Some((places, mut tries)) = parts.pop() {
+            let mut work = Work::new(shard, now);
+            // Read, not remembered: it is the look for signals that other nodes gave.
+            let ids: Vec<JobId> = places.iter().filter_map(|at| Some(leases.get(*at)?.id.clone())).collect();
+            work.load(&ids).await?;
+            let mut held = Vec::with_capacity(places.len());
+            for at in &places {
+                let Some(lease) = leases.get(*at) else { continue };
+                // Whether it was long enough already does not matter: what counts is who holds it after that.
+                if work.broken(&lease.id).is_none() {
+                    work.happen(&lease.id, &Event::Extend { lease: lease.clone(), until }).await?;
+                }
+                let job = work.job(&lease.id).filter(|job| job.is_held_by(lease));
+                held.push((*at, job.map_or(Held::Lost, |job| Held::Held(job.state.signal.map(|state| state.signal)))));
+            }
+            if self.commit(shard, work, &mut tries).await? {
+                extended.extend(held);
+            } else if places.len() > 1 {
+                let (some, others) = places.split_at(places.len() / 2);
+                parts.push((others.to_vec(), Tries::default()));
+                parts.push((some.to_vec(), Tries::default()));
+            } else {
+                parts.push((places, tries));
+            }
+        }
+        Ok(extended)
     }
 
     /// The leases of a pool on a shard other than these.

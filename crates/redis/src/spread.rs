@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use jobservice_core::job::Job;
 use jobservice_core::share::{self, Share};
 use jobservice_core::store::{Claim, NameAsk, Result};
@@ -59,7 +59,17 @@ impl RedisStore {
             by_shard.entry(self.shard_number(&asked.name)).or_default().push(asked);
         }
         let peeks = by_shard.iter().map(|(number, names)| self.peek(*number, names, ask));
-        let mut seen: HashMap<Name, Seen> = try_join_all(peeks).await?.into_iter().flatten().collect();
+        let mut seen: HashMap<Name, Seen> = HashMap::new();
+        let mut away = None;
+        for peeked in join_all(peeks).await {
+            match peeked {
+                Ok(found) => seen.extend(found),
+                Err(error) => away = Some(error),
+            }
+        }
+        if let Some(error) = away.filter(|_| seen.is_empty()) {
+            return Err(error);
+        }
         let mut weight_total = 0;
         {
             let known = self.options.lock();
@@ -110,8 +120,19 @@ impl RedisStore {
                 Ok::<_, jobservice_core::StoreError>(jobs.unwrap_or_default())
             }
         });
-        let jobs = try_join_all(claims).await?.into_iter().flatten();
-        Ok(in_order(jobs, &visits))
+        let mut jobs = Vec::new();
+        let mut trouble = None;
+        for claimed in join_all(claims).await {
+            match claimed {
+                Ok(claimed) => jobs.extend(claimed),
+                Err(error) => trouble = Some(error),
+            }
+        }
+        match trouble {
+            // What the others gave runs; what the one took and could not tell is found by the keeper.
+            Some(error) if jobs.is_empty() => Err(error),
+            _ => Ok(in_order(jobs.into_iter(), &visits)),
+        }
     }
 
     async fn peek(&self, number_of_shard: usize, names: &[&NameAsk], ask: &Claim) -> Result<Vec<(Name, Seen)>> {

@@ -76,18 +76,18 @@ impl RedisStore {
     /// Carries a step out; false if it has to be decided again.
     pub(crate) async fn commit(&self, shard: &Shard, work: Work<'_>, tries: &mut Tries) -> Result<bool> {
         let Some(Committed { news, records }) = work.commit(tries).await? else { return Ok(false) };
-        // Crash before this: pointers to nothing stay, which are taken for none.
-        let gone: Vec<&JobId> = records.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id).collect();
-        self.unpoint(shard.number, &gone).await?;
+        let gone: Vec<JobId> =
+            records.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id.clone()).collect();
         {
             let mut held = self.held.lock();
             for (id, record) in records {
                 match record.filter(|record| record.job.state.status == Status::Running) {
                     // Only what this node holds: others' runs end elsewhere.
-                    Some(record) if held.contains_key(&id) => {
-                        held.insert(id, record);
+                    Some(record) => {
+                        if let Some(known) = held.get_mut(&id).filter(|known| known.is_before(&record)) {
+                            *known = record;
+                        }
                     }
-                    Some(_) => {}
                     None => {
                         held.remove(&id);
                     }
@@ -95,6 +95,10 @@ impl RedisStore {
             }
         }
         news.tell(&self.notices);
+        // The step is done, whatever becomes of this: pointers to nothing are taken for none.
+        if let Err(error) = self.unpoint(shard.number, &gone.iter().collect::<Vec<_>>()).await {
+            tracing::warn!(error = %error, "pointers to removed jobs stay");
+        }
         Ok(true)
     }
 }

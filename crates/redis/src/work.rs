@@ -156,6 +156,8 @@ pub(crate) struct Work<'a> {
     pub(crate) news: News,
     /// Whether the step makes the store larger, so that a full Redis refuses it.
     intake: bool,
+    /// Whether it must not be lost once it is answered, so that replicas are waited for if the store does so.
+    is_durable: bool,
     /// Whether it records ends of runs.
     is_of_pool: bool,
 }
@@ -192,6 +194,7 @@ impl<'a> Work<'a> {
             commands: Words::default(),
             news: News::default(),
             intake: false,
+            is_durable: false,
             is_of_pool: false,
         }
     }
@@ -433,7 +436,7 @@ impl<'a> Work<'a> {
     /// Adds a new record. The caller has looked, or assumes, that its id and key are free.
     pub(crate) fn add(&mut self, job: Job) {
         let id = job.id.clone();
-        self.intake = true;
+        self.is_submission();
         self.minutes.entry(job.spec.name.clone()).or_default().submit();
         self.news.ready |= job.state.status == Status::Pending;
         if let (true, Some(unique)) = (job.state.holds_key, job.spec.unique) {
@@ -465,6 +468,12 @@ impl<'a> Work<'a> {
     /// The step records ends of runs: it goes the way of claims, before those that are sent after it.
     pub(crate) fn is_of_pool(&mut self) {
         self.is_of_pool = true;
+    }
+
+    /// The step takes in what must not be lost.
+    pub(crate) fn is_submission(&mut self) {
+        self.intake = true;
+        self.is_durable = true;
     }
 
     /// The step makes the store larger: it is refused while Redis is full.
@@ -516,7 +525,7 @@ impl<'a> Work<'a> {
         self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
             call.arg(word.as_slice());
         });
-        let answer = if self.intake {
+        let answer = if self.is_durable {
             self.link.run_intake(script, &call, "commit").await?
         } else if self.is_of_pool {
             self.link.run_for_pool(script, &call, "commit").await?

@@ -82,6 +82,10 @@ struct Turn {
     held: usize,
     /// Asked for by claims that are not answered yet.
     asked: usize,
+    /// Whether one of them may bring a suspect.
+    asked_suspect: bool,
+    /// Reports on their way.
+    reporting: usize,
     /// Ended and not yet on their way to the store.
     ended: Vec<Ended>,
     /// There may be jobs to claim.
@@ -109,6 +113,8 @@ impl Fetcher {
         let mut turn = Turn {
             held: 0,
             asked: 0,
+            asked_suspect: false,
+            reporting: 0,
             ended: Vec::new(),
             hungry: true,
             claim_at: now() + CLAIM_EVERY,
@@ -215,15 +221,17 @@ impl Fetcher {
         }
 
         // While outcomes cannot be reported no more jobs are taken: what has to be remembered stays bounded.
-        let reports_fail = turn.told && !round.reports.is_empty();
+        let reports_fail = turn.told && (turn.reporting > 0 || !round.reports.is_empty());
         if !draining && turn.hungry && !reports_fail && turn.ended.is_empty() {
             round.claim = self.claim(turn, rounds);
         }
         if round.is_empty() {
             return None;
         }
+        turn.reporting += round.reports.len();
         if let Some(claim) = &round.claim {
             self.table.claiming(claim.nonce);
+            turn.asked_suspect |= claim.suspects;
             turn.asked += claim.slots as usize;
             // What becomes ready from here on may come too late for this claim, and makes the next; so do free slots that
             // it leaves to the next.
@@ -253,7 +261,7 @@ impl Fetcher {
             names: Arc::clone(&self.asks),
             slots: u32::try_from(free).unwrap_or(u32::MAX),
             // One at a time: a claim that is on its way may bring one.
-            suspects: turn.asked == 0 && !self.table.has_suspect(),
+            suspects: !turn.asked_suspect && !self.table.has_suspect(),
             nonce,
             seed,
             until: self.env.clock.now() + limits::LEASE,
@@ -281,12 +289,14 @@ impl Fetcher {
 
     fn take_answers(&self, turn: &mut Turn, answers: Answers, draining: bool) {
         let mut trouble = None;
+        turn.reporting -= answers.reports.len();
         let reports = answers.reports.into_iter().map(|(run, outcome)| (run, Ending::Report(outcome)));
         self.settle_reports(turn, reports.collect(), answers.finished, &mut trouble);
         let releases = answers.releases.into_iter().map(|run| (run, Ending::Release));
         self.settle_reports(turn, releases.collect(), answers.released, &mut trouble);
         if let Some((claim, jobs)) = answers.claim {
             turn.asked -= claim.slots as usize;
+            turn.asked_suspect &= !claim.suspects;
             match jobs {
                 Ok(jobs) => {
                     // Fewer than were asked for: there were no more that we may have. A notice tells of the next one.

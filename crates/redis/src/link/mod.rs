@@ -17,6 +17,7 @@ pub(crate) mod home;
 mod open;
 pub(crate) mod target;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub(crate) struct Link {
     intake: Option<(Arc<Line>, Replicas)>,
     /// The connection for claims and ends of runs, once there are any.
     of_pools: Arc<OnceCell<Arc<Line>>>,
+    /// The number that the first connection had when that one was last known to be as good.
+    as_good_as: Arc<AtomicU64>,
     home: Arc<Home>,
 }
 
@@ -91,7 +94,7 @@ impl Link {
             Some(replicas) => Some((Line::connect(opener, &home).await?, replicas)),
             None => None,
         };
-        Ok(Link { line, intake, of_pools: Arc::default(), home })
+        Ok(Link { line, intake, of_pools: Arc::default(), as_good_as: Arc::new(AtomicU64::new(1)), home })
     }
 
     /// The thread of the connection.
@@ -130,6 +133,12 @@ impl Link {
         let connect = || Box::pin(Line::connect_here(self.line.opener.clone(), &self.home));
         let line = Box::pin(self.of_pools.get_or_try_init(connect)).await;
         let line = line.map_err(|error| failed(during, error))?;
+        // When the other was lost and made again, so was this in all likelihood: better made again as well than found out by
+        // a call that fails.
+        let number = self.line.state.borrow().number();
+        if self.as_good_as.swap(number, Ordering::Relaxed) != number {
+            line.lose(None, &timed_out());
+        }
         let answer = match line.send(call).await {
             Err(error) if is_unknown_script(&error) => line.send(&with_text(script, call)).await,
             answer => answer,
@@ -278,12 +287,18 @@ impl Line {
 
     /// Makes the connection again if an answer says that it is of no more use.
     fn look_at(self: &Arc<Self>, connection: &Connection, number: u64, error: Option<&RedisError>) {
-        let Some(error) = error.filter(|error| connection.is_lost(error)) else { return };
+        if let Some(error) = error.filter(|error| connection.is_lost(error)) {
+            self.lose(Some(number), error);
+        }
+    }
+
+    /// Takes the connection for lost, if it is still that of this number, and makes it again.
+    fn lose(self: &Arc<Self>, number: Option<u64>, error: &RedisError) {
         let is_first = self.state.send_if_modified(|state| {
-            if matches!(state, State::Down { .. }) || state.number() != number {
+            if matches!(state, State::Down { .. }) || number.is_some_and(|number| state.number() != number) {
                 return false;
             }
-            *state = State::Down { why: error.clone(), since: now(), number };
+            *state = State::Down { why: error.clone(), since: now(), number: state.number() };
             true
         });
         if let (true, Some(home)) = (is_first, self.home.upgrade()) {
