@@ -206,7 +206,7 @@ async fn submission_waits_for_a_replica_if_it_must() {
 #[tokio::test]
 async fn another_primary_is_found_when_the_first_one_dies() {
     let mut primary = RedisServer::on_a_port(&["--save", ""]);
-    let _replica = RedisServer::replica_of(&primary, &["--save", "", "--replica-priority", "1"]);
+    let replica = RedisServer::replica_of(&primary, &["--save", "", "--replica-priority", "1"]);
     let sentinel = RedisServer::sentinel_of(&primary);
     jobservice_conformance::redis_server::wait_until("the sentinel knows the replica", || {
         sentinel.cli(&["SENTINEL", "REPLICAS", "main"]).contains("flags")
@@ -214,6 +214,9 @@ async fn another_primary_is_found_when_the_first_one_dies() {
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port());
     let node = Node::with(Options { url, durability: Durability::Local, ..Options::default() }).await;
     let id = node.submit("a").await.unwrap();
+    jobservice_conformance::redis_server::wait_until("the replica has the job", || {
+        replica.cli(&["KEYS", "*"]).contains(id.as_str())
+    });
     primary.kill();
     let back = until(Duration::from_secs(20), "the other takes over", async || node.submit("b").await.is_ok()).await;
     println!("back after {back:?}");

@@ -129,14 +129,15 @@ impl Link {
 
     /// Runs a script on the connection of pools.
     pub(crate) async fn run_for_pool(&self, script: &Script, call: &Cmd, during: &'static str) -> Result<Value> {
+        // When the other was lost and made again, so was this in all likelihood: better made again as well than found out by
+        // a call that fails.
+        let number = self.line.state.borrow().number();
+        let is_doubtful = self.as_good_as.swap(number, Ordering::Relaxed) != number && self.of_pools.initialized();
         // Boxed: connecting is deep, and is done once.
         let connect = || Box::pin(Line::connect_here(self.line.opener.clone(), &self.home));
         let line = Box::pin(self.of_pools.get_or_try_init(connect)).await;
         let line = line.map_err(|error| failed(during, error))?;
-        // When the other was lost and made again, so was this in all likelihood: better made again as well than found out by
-        // a call that fails.
-        let number = self.line.state.borrow().number();
-        if self.as_good_as.swap(number, Ordering::Relaxed) != number {
+        if is_doubtful {
             line.lose(None, &timed_out());
         }
         let answer = match line.send(call).await {
