@@ -1,4 +1,5 @@
 //! Redis is reached in all the ways that an address can say, and a Redis that would lose jobs is refused.
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests: a panic is how they speak")]
 
 mod common;
 
