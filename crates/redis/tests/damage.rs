@@ -189,7 +189,7 @@ async fn records_that_cannot_be_read_block_nobody() {
     for _ in 0..4 {
         taken.extend(t.ask(&["claim"]).slots(1).ids().await);
     }
-    assert_eq!(taken, std::slice::from_ref(&claimed));
+    assert_eq!(taken, std::slice::from_ref(claimed));
 
     t.advance(limits::LEASE.max(seconds(10_000)));
     for _ in 0..8 {
