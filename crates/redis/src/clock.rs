@@ -4,8 +4,13 @@
 //! (`pulse.rs`). The time of the store is Redis' TIME plus a correction kept beside it that makes it never go back, also
 //! over a clock that is set back and a failover to a machine whose clock is behind: all nodes read the same.
 //!
+//! If the store falls behind a node all the same, since it lost what it must not fall behind, the node tells it: its clock
+//! is the monotonic one, so it is the store that went back and not the node that ran ahead. Otherwise nodes that are new
+//! would follow the store while the others do not.
+//!
 //! A store that was away counts as a jump: time has passed in which nobody could extend a lease or report an outcome, and
-//! who reaped at its return would run again what has ended meanwhile.
+//! who reaped at its return would run again what has ended meanwhile. The store remembers it for a while, for nodes that start
+//! just then.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -22,7 +27,7 @@ const JUMP: i64 = 1_000_000;
 const JUMP_RECENT: i64 = 60_000_000;
 
 /// Below this, a store that has not been heard for a while is busy and not away. It is measured about once a second.
-const AWAY: i64 = 3_000_000;
+pub(crate) const AWAY: i64 = 3_000_000;
 
 /// One measurement: what was read, and between which instants. In microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub(crate) struct Measured {
 pub(crate) enum Fit {
     /// The clock follows the store.
     Good,
-    /// The store's clock is behind ours by so much that it is not followed.
+    /// The store's clock is behind ours by so much that it is not followed: it has to be told ours.
     Behind(Duration),
 }
 
@@ -111,6 +116,13 @@ impl RedisClock {
         }
         self.steady.store(offset, Ordering::Release);
         Fit::Good
+    }
+
+    /// The store was back from an outage at `at`, by its own time, `after` so long: maybe before this node was there.
+    pub(crate) fn resumed(&self, at: i64, after: i64) {
+        if at > self.jumped_at.load(Ordering::Acquire) {
+            self.jumped(at, after);
+        }
     }
 
     fn jumped(&self, at: i64, by: i64) {
@@ -186,6 +198,85 @@ mod tests {
         assert!((a.as_millis() - b.as_millis()).abs() <= 3, "{a} {b}");
     }
 
+    /// A store that keeps its time as `pulse.lua` does, and nodes that pulse as `pulse.rs` does.
+    struct Source {
+        wall: i64,
+        last: i64,
+        ahead: i64,
+    }
+
+    impl Source {
+        fn time(&mut self, floor: i64) -> i64 {
+            let (now, least) = (self.wall + self.ahead, self.last.max(floor));
+            if now < least {
+                self.ahead += least - now;
+            }
+            self.last = now.max(least);
+            self.last
+        }
+
+        /// A pulse at `elapsed` on the node's own clock.
+        fn pulse(&mut self, node: &RedisClock, elapsed: i64) -> Fit {
+            let steady = self.time(0);
+            let fit = node.follow(Measured { asked: elapsed, answered: elapsed, steady, wall: self.wall });
+            if fit != Fit::Good {
+                self.time(node.at(elapsed).as_millis() * 1000);
+            }
+            fit
+        }
+    }
+
+    #[test]
+    fn nodes_stay_together_on_a_store_whose_clock_is_behind() {
+        let (one, two, new) = (RedisClock::new(), RedisClock::new(), RedisClock::new());
+        let mut source = Source { wall: START, last: 0, ahead: 0 };
+        source.pulse(&one, 0);
+        source.pulse(&two, 0);
+        // Another primary takes over that never heard of the time, five minutes behind. Who is new sees it first.
+        source = Source { wall: START + SECOND - 300 * SECOND, last: 0, ahead: 0 };
+        source.pulse(&new, 0);
+        assert_eq!(source.pulse(&one, SECOND), Fit::Behind(Duration::from_secs(300)));
+        assert_eq!(source.pulse(&two, SECOND), Fit::Good);
+        source.wall += SECOND;
+        for (node, elapsed) in [(&one, 2 * SECOND), (&two, 2 * SECOND), (&new, SECOND)] {
+            assert_eq!(source.pulse(node, elapsed), Fit::Good);
+            assert_eq!(node.at(elapsed), millis(START + 2 * SECOND));
+        }
+        // For who is new that was a jump.
+        assert!(new.jumped_by(SECOND, 299 * SECOND).is_some());
+        assert_eq!(one.jumped_by(2 * SECOND, 0), None);
+    }
+
+    #[test]
+    fn time_that_is_set_back_by_little_more_than_a_jump_is_made_up_for() {
+        let (clock, mut source) = (RedisClock::new(), Source { wall: START, last: 0, ahead: 0 });
+        source.pulse(&clock, 0);
+        // With a pulse a second the time of the store stands still until the next one.
+        source.wall -= JUMP + 5000;
+        assert!(matches!(source.pulse(&clock, SECOND + 5000), Fit::Behind(_)));
+        for second in 2..5 {
+            source.wall += SECOND;
+            let elapsed = second * SECOND + 5000;
+            assert_eq!(source.pulse(&clock, elapsed), Fit::Good);
+            assert_eq!(clock.at(elapsed), millis(START + elapsed));
+        }
+    }
+
+    #[test]
+    fn who_starts_after_an_outage_hears_of_it() {
+        let (old, new) = (RedisClock::new(), RedisClock::new());
+        new.follow(measured(0, 0, START));
+        new.resumed(START, 20 * SECOND);
+        new.resumed(START, 20 * SECOND);
+        assert_eq!(new.jumped_by(SECOND, 10 * SECOND / 3), Some(millis(START)));
+        assert_eq!(new.jumped_by(SECOND, 20 * SECOND), None);
+        // Who has seen a jump since keeps to that.
+        old.follow(measured(0, 0, START));
+        old.follow(measured(SECOND, SECOND, START + 61 * SECOND));
+        old.resumed(START, 20 * SECOND);
+        assert_eq!(old.jumped_by(SECOND, 0), Some(millis(START + 61 * SECOND)));
+    }
+
     #[test]
     fn a_measurement_within_its_doubt_changes_nothing_and_a_better_one_does() {
         let clock = RedisClock::new();
@@ -208,7 +299,7 @@ mod tests {
         assert_eq!(clock.at(SECOND), millis(START + SECOND));
         assert_eq!(clock.at(SECOND + 200_000), millis(START + SECOND));
         assert_eq!(clock.at(SECOND + 400_000), millis(START + SECOND + 100_000));
-        // A large one is not taken at all: an hour must not last two.
+        // A large one is not taken at all: an hour must not last two. The store is told instead.
         let behind = clock.follow(measured(2 * SECOND, 2 * SECOND, START - 3600 * SECOND));
         assert!(matches!(behind, Fit::Behind(by) if by > Duration::from_secs(3600)), "{behind:?}");
         assert_eq!(clock.at(3 * SECOND), millis(START + 3 * SECOND - 300_000));

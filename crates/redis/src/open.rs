@@ -30,7 +30,7 @@ pub(crate) async fn open(options: &Options) -> Result<Arc<RedisStore>, OpenError
     let wake = Arc::new(Wake::new(Arc::clone(&notices), View::new(options.view_age, count)));
     let shard = |number| {
         let keys = Keys::new(&options.namespace, number, count);
-        Arc::new(Shard { number, link: link.clone(), keys, wake: Arc::clone(&wake), epoch: Epoch::default() })
+        Arc::new(Shard { number, link: link.clone(), keys, wake: Arc::clone(&wake), epoch: Epoch::new() })
     };
     let shards: Vec<Arc<Shard>> = (0..count).map(shard).collect();
     let channels: Vec<String> = shards.iter().map(|shard| shard.keys.wake()).collect();

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jobservice_core::job::Job;
 use jobservice_core::store::Result;
-use jobservice_core::{Clock as _, StoreError, Time};
+use jobservice_core::{Clock as _, StoreError, Time, limits};
 use redis::Value;
 
 use crate::checks;
-use crate::clock::{Fit, Measured};
+use crate::clock::{AWAY, Fit, Measured};
+use crate::epoch::Pulsed;
 use crate::link::{self, Connections, array, number, text, wait};
 use crate::script::PULSE;
 use crate::store::{RedisStore, Shard};
@@ -24,13 +25,21 @@ use crate::work::News;
 /// How often, unless the view has to be younger.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How seldom at most: a pause longer than [`AWAY`] would count as an outage.
+const EVERY_MAX: Duration = Duration::from_secs(2);
+
+/// A store that falls behind by more than this has a clock that somebody has to look at.
+const BEHIND_MAX: Duration = Duration::from_secs(60);
+
 /// What a shard answered.
 struct Answer {
     steady: i64,
     wall: i64,
     id: String,
-    count: i64,
+    steps: i64,
     shards: usize,
+    /// When the store was back from an outage, and after how long (microseconds).
+    resumed: Option<(i64, i64)>,
     seen: Seen,
     /// The shard is not what it was.
     lost: bool,
@@ -89,7 +98,7 @@ impl RedisStore {
     fn pulse_every(&self) -> Duration {
         let age = self.wake.view.age_max();
         // Sooner than a view is too old, or each time its last moments would be spent asking.
-        if age.is_zero() { EVERY } else { age * 3 / 4 }
+        if age.is_zero() { EVERY } else { (age * 3 / 4).min(EVERY_MAX) }
     }
 
     /// One pulse on all shards; the number of shards that the store was made with.
@@ -104,16 +113,25 @@ impl RedisStore {
     /// The first shard keeps the time of the store, and the number of its shards.
     async fn pulse_first(&self, shard: &Shard) -> Result<usize> {
         let asked = self.clock.elapsed();
-        let Answer { steady, wall, shards, lost, .. } = self.pulse_on(shard, Keeps::Time { floor: None }).await?;
+        let answer = self.pulse_on(shard, Keeps::Time { floor: None }).await?;
+        let Answer { steady, wall, shards, lost, resumed, .. } = answer;
         let answered = self.clock.elapsed();
-        match self.clock.follow(Measured { asked, answered, steady, wall }) {
+        let fit = self.clock.follow(Measured { asked, answered, steady, wall });
+        if let Some((at, after)) = resumed {
+            self.clock.resumed(at, after);
+        }
+        match fit {
             Fit::Good => self.warnings.set("clock", None),
-            // The store forgot that its time must not go back: it is told what it was.
-            Fit::Behind(_) if lost => drop(self.pulse_on(shard, Keeps::Time { floor: Some(self.clock.now()) }).await?),
             Fit::Behind(by) => {
-                let seconds = by.as_secs();
-                let text = format!("the clock of this machine ran ahead of redis by {seconds} s: restart this node");
-                self.warnings.set("clock", Some(text));
+                // A store that lacks what it was told has said so already.
+                if by > BEHIND_MAX && !lost {
+                    let seconds = by.as_secs();
+                    let text =
+                        format!("the time of redis fell behind that of its nodes by {seconds} s: look at its clock");
+                    self.warnings.set("clock", Some(text));
+                }
+                // The store has lost what it must not fall behind, or was set back: a monotonic clock does not run ahead.
+                self.pulse_on(shard, Keeps::Time { floor: Some(self.clock.now()) }).await?;
             }
         }
         Ok(shards)
@@ -128,14 +146,16 @@ impl RedisStore {
         let floor = floor.map(|floor| floor.as_millis().saturating_mul(1000).to_string()).unwrap_or_default();
         let looks = !self.wake.view.age_max().is_zero();
         let mut call = link::call(&PULSE, shard.keys.prefix());
-        call.arg(id).arg(shards).arg(floor).arg(u8::from(looks));
-        let (look, seen) = (self.wake.view.begin(link::now()), shard.epoch.seen());
+        let lease = u64::try_from(limits::LEASE.as_micros()).unwrap_or(u64::MAX);
+        call.arg(id).arg(shards).arg(floor).arg(u8::from(looks)).arg(shard.epoch.node()).arg(AWAY).arg(lease);
+        let (look, sent) = (self.wake.view.begin(link::now()), shard.epoch.sent());
         let answer = shard.link.run(&PULSE, &call, "pulse").await?;
         let mut answer = read(&answer)?;
         if looks {
             self.wake.view.keep(shard.number, look, answer.seen);
         }
-        if let Some(lost) = shard.epoch.take(&answer.id, answer.count, seen) {
+        let pulsed = Pulsed { id: &answer.id, steps: answer.steps, wall: answer.wall };
+        if let Some(lost) = shard.epoch.take(sent, &pulsed) {
             answer.lost = true;
             let (text, number) = (lost.text(), shard.number);
             tracing::error!(shard = number, "{text}");
@@ -225,13 +245,14 @@ fn read(answer: &Value) -> Result<Answer> {
     };
     let time = |at: usize| Ok::<_, StoreError>(maybe(at)?.map(Time::from_millis));
     let seen =
-        Seen { scheduled: time(5)?, running: time(6)?, events: time(7)?, policies: time(8)?, work: whole(9)? > 0 };
+        Seen { scheduled: time(7)?, running: time(8)?, events: time(9)?, policies: time(10)?, work: whole(11)? > 0 };
     Ok(Answer {
         steady: whole(0)?,
         wall: whole(1)?,
         id: text(field(2))?.unwrap_or_default().to_owned(),
-        count: whole(3)?,
+        steps: whole(3)?,
         shards: usize::try_from(maybe(4)?.unwrap_or(0)).unwrap_or(0),
+        resumed: maybe(5)?.zip(maybe(6)?),
         seen,
         lost: false,
     })

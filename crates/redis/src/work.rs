@@ -521,7 +521,8 @@ impl<'a> Work<'a> {
         }
         let script: &Script = if self.intake { &INTAKE } else { &COMMIT };
         let mut call: Cmd = link::call(script, self.keys.prefix());
-        call.arg(self.checks.count);
+        let sent = self.epoch.sent();
+        call.arg(self.epoch.node()).arg(self.checks.count);
         self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
             call.arg(word.as_slice());
         });
@@ -532,8 +533,8 @@ impl<'a> Work<'a> {
         } else {
             self.link.run(script, &call, "commit").await?
         };
-        if let Value::Int(count) = answer {
-            self.epoch.saw(count);
+        if let Value::Int(steps) = answer {
+            self.epoch.answered(sent, steps);
             self.wake.committed(&self.news);
             return Ok(Some(Committed { news: self.news, records }));
         }

@@ -8,7 +8,7 @@ use common::{Node, until, within};
 use jobservice_conformance::redis_server::RedisServer;
 use jobservice_core::job::Signal;
 use jobservice_core::store::{Action, Controlled};
-use jobservice_core::{Clock as _, Store as _};
+use jobservice_core::{Clock as _, Store as _, limits};
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -141,12 +141,63 @@ async fn emptied_redis_is_noticed_and_used_again() {
     until(SOON * 3, "the time goes on", fresh).await;
 }
 
+/// Goal: who was told of what is lacking notices, whatever other nodes have done since, and at no other time. Method: what
+/// the shard has counted for one node is set back by one.
 #[tokio::test]
-async fn older_state_is_noticed() {
+async fn older_state_is_noticed_by_who_was_told_of_what_is_lacking() {
     let server = RedisServer::start();
-    let node = Node::open(&server.url()).await;
-    let lost = || node.store.warnings().iter().any(|text| text.contains("older state"));
-    assert!(!lost());
-    server.cli(&["HSET", "{jobservice:0}:epoch", "count", "1"]);
-    until(SOON * 3, "the loss is noticed", async || lost()).await;
+    let lost = |node: &Node| node.store.warnings().iter().any(|text| text.contains("older state"));
+    let one = Node::open(&server.url()).await;
+    one.is_well().await;
+    let steps = server.cli(&["KEYS", "{jobservice:0}:steps:*"]).trim().to_owned();
+    assert_eq!(steps.lines().count(), 1, "{steps}");
+    let ttl: i64 = server.cli(&["TTL", &steps]).trim().parse().unwrap();
+    assert!((86_000..=86_400).contains(&ttl), "{ttl}");
+    let two = Node::open(&server.url()).await;
+    two.is_well().await;
+    assert!(!lost(&one) && !lost(&two));
+
+    server.cli(&["DECR", &steps]);
+
+    two.is_well().await;
+    // A step of the node that comes before its pulse hides nothing from it.
+    one.submit("a").await.unwrap();
+    until(SOON * 3, "the loss is noticed", async || lost(&one)).await;
+    assert!(!lost(&two), "{:?}", two.store.warnings());
+    assert_eq!(one.claim("a", 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn nodes_stay_together_when_the_time_of_redis_falls_behind() {
+    let server = RedisServer::start();
+    let (one, two) = (Node::open(&server.url()).await, Node::open(&server.url()).await);
+    let before = one.now();
+    // As if another server had taken over whose clock is behind, and that never heard of the time.
+    server.cli(&["HSET", "{jobservice:0}:epoch", "ahead", "-30000000", "last", "0"]);
+    let ahead = || server.cli(&["HGET", "{jobservice:0}:epoch", "ahead"]).trim().parse::<i64>().unwrap();
+    until(SOON * 3, "redis is told the time", async || ahead() > -1_000_000).await;
+    let three = Node::open(&server.url()).await;
+    let (a, b, c) = (one.now(), two.now(), three.now());
+    let apart = a.as_millis().abs_diff(b.as_millis()).max(a.as_millis().abs_diff(c.as_millis()));
+    assert!(apart <= 50 && a >= before, "{a} {b} {c}");
+    assert!(!one.store.warnings().iter().any(|text| text.contains("clock")), "{:?}", one.store.warnings());
+}
+
+#[tokio::test]
+async fn node_that_starts_after_an_outage_waits_with_reaping_as_the_others_do() {
+    let server = RedisServer::start();
+    let least = limits::LEASE / 3;
+    let one = Node::open(&server.url()).await;
+    assert_eq!(one.clock.jumped_at(least), None);
+    server.cli(&["HINCRBY", "{jobservice:0}:epoch", "last", "-20000000"]);
+    // One of them finds it out, and the others hear of it.
+    let (two, three) = (Node::open(&server.url()).await, Node::open(&server.url()).await);
+    for node in [&two, &three] {
+        let at = node.clock.jumped_at(least).unwrap();
+        assert!(node.now().since(at) < SOON * 5, "{at} {}", node.now());
+    }
+    until(SOON * 3, "who was there hears of it", async || one.clock.jumped_at(least).is_some()).await;
+    // A lease later it is over.
+    server.cli(&["HINCRBY", "{jobservice:0}:epoch", "resumed_at", "-11000000"]);
+    assert_eq!(Node::open(&server.url()).await.clock.jumped_at(least), None);
 }

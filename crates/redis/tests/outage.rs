@@ -121,6 +121,25 @@ async fn lost_submission_is_noticed_at_once() {
     node.is_well().await;
 }
 
+/// Goal: the same if another node makes more steps than were lost before the first one is back.
+#[tokio::test]
+async fn lost_submission_is_noticed_although_others_go_on() {
+    let mut server = RedisServer::start();
+    let (one, two) = (Node::open(&server.url()).await, Node::open(&server.url()).await);
+    assert_eq!(server.cli(&["SAVE"]).trim(), "OK");
+    let gone = one.submit("a").await.unwrap();
+    let lost = |node: &Node| node.store.warnings().iter().any(|text| text.contains("older state"));
+    server.kill();
+    server.run();
+    until(BACK, "submissions are taken again", async || two.submit("b").await.is_ok()).await;
+    for _ in 0..50 {
+        two.submit("b").await.unwrap();
+    }
+    until(BACK, "the loss is noticed", async || lost(&one)).await;
+    assert_eq!(one.store.get(&gone).await.unwrap(), None);
+    one.is_well().await;
+}
+
 #[tokio::test]
 async fn redis_that_hangs_is_away_too() {
     let server = RedisServer::start();

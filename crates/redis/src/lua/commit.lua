@@ -1,7 +1,8 @@
 -- Applies a change that was decided elsewhere, if what it was decided from still stands: all of it or nothing.
 --
 -- KEYS[1]  the prefix of the shard's keys; all keys in ARGV begin with it
--- ARGV[1]  how many checks follow, each an operator with its arguments:
+-- ARGV[1]  the node whose step it is (`epoch.rs`)
+-- ARGV[2]  how many checks follow, each an operator with its arguments:
 --            h key text          the header of this record is this text ('': there is no such record)
 --            f key field text    this field of the hash is this text ('': there is none)
 --            g key text          the string is this text ('': there is none)
@@ -11,12 +12,12 @@
 --            c key number        the set has this many members
 -- then     the commands, each as its number of words and the words
 --
--- Answers with the numbers of the checks that failed, from 1; or, if the commands were carried out, with the count of the
--- epoch, which has risen by one: a lower count later means that what was done since is lost.
+-- Answers with the numbers of the checks that failed, from 1; or, if the commands were carried out, with the number of
+-- steps of this node, this one included: if it was told as many before, what was done since is lost.
 local call = redis.call
 local args = ARGV
-local checks = tonumber(args[1])
-local at = 2
+local checks = tonumber(args[2])
+local at = 3
 local failed = {}
 local has_policies
 for number = 1, checks do
@@ -64,4 +65,4 @@ while at <= last do
   call(unpack(args, at + 1, at + words))
   at = at + words + 1
 end
-return call('HINCRBY', KEYS[1] .. 'epoch', 'count', 1)
+return call('INCR', KEYS[1] .. 'steps:' .. args[1])
