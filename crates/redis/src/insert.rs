@@ -235,6 +235,9 @@ fn must_be_new(work: &mut Work<'_>, new: &NewJob, known: &Known, id: bool) {
     let (keys, job) = (work.keys(), &new.job);
     if id {
         work.check([b"n", job.id.as_str().as_bytes()]);
+        if work.has_pointers() {
+            work.check([b"x", keys.pointer(&job.id).as_bytes()]);
+        }
     }
     if let Some(field) = new.idempotency_key.as_ref().map(|key| submission(&job.spec.name, key))
         && !known.submissions.contains_key(&field)

@@ -114,12 +114,17 @@ impl RedisStore {
         }
         for id in ids.iter().filter(|id| self.home(id) != number) {
             let home = self.shard(self.home(id))?;
-            let mut pipe = redis::pipe();
-            pipe.cmd("EXISTS").arg(home.keys.job(id)).arg(home.keys.policy(id));
-            pipe.cmd("SET").arg(home.keys.pointer(id)).arg(number).arg("NX").arg("GET");
-            let answers = home.link.pipe(&pipe, "insert").await?;
-            let [at_home, before] = answers.as_slice() else { continue };
-            let elsewhere = match self.pointed_at(before)? {
+            // Looked at before: a pointer beside a job that is at home would hide it.
+            let mut at_home = redis::cmd("EXISTS");
+            at_home.arg(home.keys.job(id)).arg(home.keys.policy(id));
+            if home.link.send(&at_home, "insert").await? != Value::Int(0) {
+                taken.insert(id.clone());
+                continue;
+            }
+            let mut set = redis::cmd("SET");
+            set.arg(home.keys.pointer(id)).arg(number).arg("NX").arg("GET");
+            let before = home.link.send(&set, "insert").await?;
+            let elsewhere = match self.pointed_at(&before)? {
                 Some(other) if other != number => {
                     let there = self.shard(other)?;
                     let mut exists = redis::cmd("EXISTS");
@@ -134,7 +139,7 @@ impl RedisStore {
                 }
                 _ => false,
             };
-            if *at_home != Value::Int(0) || elsewhere {
+            if elsewhere {
                 taken.insert(id.clone());
             }
         }
