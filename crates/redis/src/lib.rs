@@ -5,7 +5,7 @@
 //! set on the record's header). What must choose jobs inside Redis, a claim, is a script of its own (`lua/claim.lua`),
 //! replayed against the rule book by a test.
 //!
-//! Where to begin: [`keys`](self) for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
+//! Where to begin: `keys.rs` for the layout, `work.rs` for a step, `claim.rs` for how a job becomes Running.
 
 mod audit;
 mod body;
