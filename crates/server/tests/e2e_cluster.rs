@@ -88,7 +88,16 @@ async fn one_command_starts_a_cluster_and_ctrl_c_stops_all_of_it() -> Result<()>
         .iter()
         .find_map(|line| line.trim().strip_prefix("kill -9 ")?.split_whitespace().next()?.parse().ok())
         .context("it says how to kill a node")?;
+    let of_victim = format!(", process {victim},");
+    let address = said.iter().find(|line| line.contains(&of_victim)).context("it says where that node is")?;
+    let address: std::net::SocketAddr = address.split(['/', ',']).nth(2).context("an address")?.parse()?;
     kill(Pid::from_raw(victim), Signal::SIGKILL)?;
+    // Until the kernel has closed its socket, connections to it are made and then reset, whoever balances.
+    let killed = now();
+    while std::net::TcpStream::connect(address).is_ok() {
+        ensure!(killed.elapsed() < PATIENCE, "{address} serves on");
+        pause(Duration::from_millis(5)).await; // bounded poll
+    }
     for _ in 0..6 {
         let client = Client::new(&format!("http://127.0.0.1:{port}"), SECRET)?;
         let job = client.submit(&Submission::new("noop")).await?.job;
