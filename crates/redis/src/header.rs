@@ -1,14 +1,18 @@
 //! The header of a record: everything a transition changes in most jobs, as one short text that is rewritten as a whole.
 //!
-//! A change compares the header with the one that its decision was made from, so equal text means that nothing changed.
 //! Three parts, separated by `|`, of fields separated by one space; `-` for what is not there; times in milliseconds:
 //!
-//! 1. what a claim looks at: `status version attempt event_seq flags timeout ready_at digest`. Flags: `h` it has a hook,
-//!    `u` its unique key is to be freed by a claim (then `digest` is that key, in hex), `-` neither.
-//! 2. what a claim writes, only while Running: `nonce pool until abort_at started_at updated_at`.
-//! 3. the others: `fails crashes releases holds_key run_at started_at finished_at die_at expires_at updated_at signal
-//!    signal_until ended_attempt ended_nonce ended_how ended_status ended_at`. While Running, `started_at`, `updated_at`
-//!    and the key of a job that is unique until its start are those of part 2 and of the rule of claims instead.
+//! 1. what a claim looks at: `status version mark until attempt event_seq flags timeout ready_at digest`. Mark: the nonce of
+//!    the lease while Running, else when the job was last updated. Until: when the lease ends. Flags: `h` it has a hook, `u`
+//!    its unique key is to be freed by a claim (then `digest` is that key, in hex), `-` neither.
+//! 2. what a claim writes besides, only while Running: `pool abort_at started_at updated_at`.
+//! 3. the others: `fails crashes releases holds_key run_at started_at finished_at die_at expires_at signal signal_until
+//!    ended_attempt ended_nonce ended_how ended_status ended_at`. While Running, `started_at` and the key of a job that is
+//!    unique until its start are those of part 2 and of the rule of claims instead.
+//!
+//! Each change makes the version larger, but for one that extends a lease, which makes `until` later. So the first four
+//! fields ([`seen`]) tell whether a record is still the one that a decision was made from; the mark is among them because a
+//! record that was removed may come again under the same id, with the same versions.
 //!
 //! `lua/claim.lua` reads part 1, writes parts 1 and 2, and copies part 3; a test replays it against the rule book.
 
@@ -28,6 +32,10 @@ pub(crate) fn write(job: &Job) -> String {
     let mut text = Fields(String::with_capacity(192));
     text.put(status_number(state.status));
     text.put(state.version);
+    match &state.lease {
+        Some(lease) => text.put(format_args!("{:016x} {}", lease.nonce, lease.until.as_millis())),
+        None => text.put(format_args!("{} -", state.updated_at.as_millis())),
+    }
     text.put(state.attempt);
     text.put(state.event_seq);
     let frees = spec.unique.filter(|unique| unique.scope == Scope::UntilStart && state.holds_key);
@@ -45,9 +53,7 @@ pub(crate) fn write(job: &Job) -> String {
     }
     text.part();
     if let Some(lease) = &state.lease {
-        text.put(format_args!("{:016x}", lease.nonce));
         text.put(&lease.pool);
-        text.put(lease.until.as_millis());
         text.some(lease.abort_at.map(Time::as_millis));
         text.some(state.started_at.map(Time::as_millis));
         text.put(state.updated_at.as_millis());
@@ -57,11 +63,8 @@ pub(crate) fn write(job: &Job) -> String {
     text.put(state.crashes);
     text.put(state.releases);
     text.put(u8::from(state.holds_key));
-    let (started_at, updated_at) = match state.lease {
-        Some(_) => (None, None),
-        None => (state.started_at, Some(state.updated_at)),
-    };
-    let times = [state.run_at, started_at, state.finished_at, state.die_at, state.expires_at, updated_at];
+    let started_at = state.started_at.filter(|_| state.lease.is_none());
+    let times = [state.run_at, started_at, state.finished_at, state.die_at, state.expires_at];
     for time in times {
         text.some(time.map(Time::as_millis));
     }
@@ -80,6 +83,21 @@ pub(crate) fn write(job: &Job) -> String {
     text.0
 }
 
+/// The first four fields of a header, each with the space after it: what tells a record from all that it was or will be.
+pub(crate) fn seen(header: &str) -> &str {
+    fields(header, 4)
+}
+
+/// What tells a lease from all others of a job, however often it was extended; of what [`seen`] gave.
+pub(crate) fn seen_but_for_until(seen: &str) -> &str {
+    fields(seen, 3)
+}
+
+fn fields(text: &str, count: usize) -> &str {
+    let end = text.match_indices(' ').nth(count - 1).map_or(text.len(), |(at, _)| at + 1);
+    text.get(..end).unwrap_or(text)
+}
+
 /// Reads a header; `spec` is that of the record. What is not in a header is left empty.
 pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     let mut parts = text.split('|');
@@ -89,6 +107,8 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     let mut first = Reader { what: text, fields: first.split(' ') };
     let status = status_of(first.next()?).ok_or_else(|| first.wrong("status"))?;
     let version = first.number("version")?;
+    let mark = first.next()?;
+    let until = first.some_time("until")?;
     let attempt = first.number("attempt")?;
     let event_seq = first.number("event_seq")?;
     first.next()?;
@@ -99,15 +119,15 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     let ready_at = first.time("ready_at")?;
 
     let mut lease_fields = Reader { what: text, fields: lease.split(' ') };
-    let (lease, lease_times) = if lease.is_empty() {
-        (None, None)
-    } else {
-        let nonce = lease_fields.hex("nonce")?;
-        let pool = PoolId::new(lease_fields.next()?).map_err(|error| error.to_string())?;
-        let until = lease_fields.time("until")?;
-        let abort_at = lease_fields.some_time("abort_at")?;
-        let times = (lease_fields.some_time("started_at")?, lease_fields.time("updated_at")?);
-        (Some(Lease { nonce, pool, until, abort_at }), Some(times))
+    let (lease, lease_times) = match until {
+        None => (None, None),
+        Some(until) => {
+            let nonce = u64::from_str_radix(mark, 16).map_err(|_| first.wrong("nonce"))?;
+            let pool = PoolId::new(lease_fields.next()?).map_err(|error| error.to_string())?;
+            let abort_at = lease_fields.some_time("abort_at")?;
+            let times = (lease_fields.some_time("started_at")?, lease_fields.time("updated_at")?);
+            (Some(Lease { nonce, pool, until, abort_at }), Some(times))
+        }
     };
     if lease.is_some() != (status == Status::Running) {
         return Err(format!("header {text:?} is {status} with the wrong lease"));
@@ -125,10 +145,9 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     let finished_at = rest.some_time("finished_at")?;
     let die_at = rest.some_time("die_at")?;
     let expires_at = rest.some_time("expires_at")?;
-    let updated_at = rest.some_time("updated_at")?;
     let (started_at, updated_at) = match lease_times {
         Some((started_at, updated_at)) => (started_at, updated_at),
-        None => (started_at, updated_at.ok_or_else(|| rest.wrong("updated_at"))?),
+        None => (started_at, Time::from_millis(mark.parse().map_err(|_| first.wrong("updated_at"))?)),
     };
     let signal = match (rest.next()?, rest.some_time("signal_until")?) {
         ("-", None) => None,

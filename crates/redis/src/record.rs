@@ -12,10 +12,10 @@ use crate::keys::Keys;
 use crate::link::{Link, array, text};
 use crate::{body, entry};
 
-/// A job with the text of its header, which tells whether it is still so.
+/// A job with the beginning of its header, which tells whether it is still so.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(crate) header: String,
+    pub(crate) seen: String,
     pub(crate) job: Job,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn read(id: &JobId, fields: &[Value]) -> std::result::Result<Record, 
     if !matches!(rest, Value::Nil) {
         body::read_rest(string("rest", rest)?, &mut state)?;
     }
-    Ok(Record { header: head.to_owned(), job: Job { id: id.clone(), spec: Arc::new(spec), state } })
+    Ok(Record { seen: header::seen(head).to_owned(), job: Job { id: id.clone(), spec: Arc::new(spec), state } })
 }
 
 /// The outbox of a job, with its version.

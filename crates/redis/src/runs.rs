@@ -35,7 +35,7 @@ impl RedisStore {
             loop {
                 let mut work = Work::new(shard, now);
                 let ids: Vec<JobId> = places.iter().filter_map(|at| Some(events.get(*at)?.0.clone())).collect();
-                work.is_of_pool();
+                work.ends_runs();
                 self.prepare(&mut work, &ids, remembers && tries.is_first()).await?;
                 let mut ended = Vec::with_capacity(places.len());
                 for at in &places {

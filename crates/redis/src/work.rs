@@ -152,17 +152,18 @@ pub(crate) struct Work<'a> {
     events: BTreeMap<JobId, Events>,
     minutes: BTreeMap<Name, Bucket>,
     checks: Words,
+    records: Words,
     commands: Words,
     pub(crate) news: News,
     /// Whether the step makes the store larger, so that a full Redis refuses it.
     intake: bool,
     /// Whether it must not be lost once it is answered, so that replicas are waited for if the store does so.
     is_durable: bool,
-    /// Whether it records ends of runs.
-    is_of_pool: bool,
+    /// Whether it only records ends of runs.
+    ends_runs: bool,
 }
 
-/// Checks or commands as words.
+/// Checks, records or commands as words.
 #[derive(Default)]
 struct Words {
     count: usize,
@@ -191,11 +192,12 @@ impl<'a> Work<'a> {
             events: BTreeMap::new(),
             minutes: BTreeMap::new(),
             checks: Words::default(),
+            records: Words::default(),
             commands: Words::default(),
             news: News::default(),
             intake: false,
             is_durable: false,
-            is_of_pool: false,
+            ends_runs: false,
         }
     }
 
@@ -451,8 +453,8 @@ impl<'a> Work<'a> {
     /// The step is only right if this record, which it does not change, is still as it was read.
     pub(crate) fn must_stand(&mut self, id: &JobId) {
         if let Some(Touched { before: Some(record), .. }) = self.jobs.get(id) {
-            let (key, header) = (self.keys.job(id), record.header.clone());
-            self.checks.put([b"h", key.as_bytes(), header.as_bytes()]);
+            let (key, seen) = (self.keys.job(id), record.seen.as_bytes());
+            self.checks.put([b"h", key.as_bytes(), seen]);
         }
     }
 
@@ -465,9 +467,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The step records ends of runs: it goes the way of claims, before those that are sent after it.
-    pub(crate) fn is_of_pool(&mut self) {
-        self.is_of_pool = true;
+    /// The step only records ends of runs: it goes the way of claims, before those that are sent after it, and nothing of it
+    /// depends on how long the leases would have lasted.
+    pub(crate) fn ends_runs(&mut self) {
+        self.ends_runs = true;
     }
 
     /// The step takes in what must not be lost.
@@ -512,7 +515,7 @@ impl<'a> Work<'a> {
         self.write_events()?;
         self.write_minutes();
         sets.write(&mut self.commands);
-        if self.checks.count == 0 && self.commands.count == 0 {
+        if self.checks.count + self.records.count + self.commands.count == 0 {
             return Ok(Some(Committed { news: self.news, records }));
         }
         if let Some(message) = self.wake.message(&self.news) {
@@ -522,13 +525,14 @@ impl<'a> Work<'a> {
         let script: &Script = if self.intake { &INTAKE } else { &COMMIT };
         let mut call: Cmd = link::call(script, self.keys.prefix());
         let sent = self.epoch.sent();
-        call.arg(self.epoch.node()).arg(self.checks.count);
-        self.checks.words.iter().chain(&self.commands.words).for_each(|word| {
+        call.arg(self.epoch.node()).arg(self.checks.count).arg(self.records.count);
+        let words = [self.checks.words, self.records.words, self.commands.words];
+        words.iter().flatten().for_each(|word| {
             call.arg(word.as_slice());
         });
         let answer = if self.is_durable {
             self.link.run_intake(script, &call, "commit").await?
-        } else if self.is_of_pool {
+        } else if self.ends_runs {
             self.link.run_for_pool(script, &call, "commit").await?
         } else {
             self.link.run(script, &call, "commit").await?
@@ -542,7 +546,7 @@ impl<'a> Work<'a> {
         Ok(None)
     }
 
-    /// Writes one record, with its check, and notes which sets it leaves and enters.
+    /// Writes one record if it is still as it was, and notes which sets it leaves and enters.
     fn write(
         &mut self,
         id: &JobId,
@@ -551,19 +555,14 @@ impl<'a> Work<'a> {
         moves: &mut Moves,
     ) -> Result<Option<Record>> {
         let key = self.keys.job(id);
-        match before {
-            Some(before) => self.checks.put([b"h", key.as_bytes(), before.header.as_bytes()]),
-            // Jobs and policies share their ids.
-            None => self.checks.put([b"n", id.as_str().as_bytes()]),
-        }
         if let Some(before) = before {
             sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
         }
         let Some(after) = after else {
             if let Some(before) = before {
                 lists(self.keys, &before.job, |key| moves.leave(key, id, Place::Score(0)));
+                self.records.put([b"d", key.as_bytes(), before.seen.as_bytes()]);
             }
-            self.command([b"DEL", key.as_bytes()]);
             return Ok(None);
         };
         sets(self.keys, &after, |key, place| moves.enter(key, id, place));
@@ -571,11 +570,11 @@ impl<'a> Work<'a> {
         let text = header::write(&after);
         match before {
             Some(before) if crate::body::same_rest(&before.job.state, &after.state) => {
-                self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes()]);
+                self.records.put([b"u", key.as_bytes(), self.seen(before), text.as_bytes()]);
             }
-            Some(_) => {
+            Some(before) => {
                 let rest = crate::body::write_rest(&after.state).map_err(damaged)?;
-                self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"r", rest.as_bytes()]);
+                self.records.put([b"r", key.as_bytes(), self.seen(before), text.as_bytes(), rest.as_bytes()]);
             }
             None => {
                 let score = Place::Score(after.spec.enqueued_at.as_millis());
@@ -583,15 +582,22 @@ impl<'a> Work<'a> {
                 let body = crate::body::write(&after.spec).map_err(damaged)?;
                 let rest = crate::body::write_rest(&after.state).map_err(damaged)?;
                 if rest.is_empty() {
-                    self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"b", &body]);
+                    self.records.put([b"n", key.as_bytes(), text.as_bytes(), &body]);
                 } else {
-                    self.command([b"HSET", key.as_bytes(), b"h", text.as_bytes(), b"b", &body, b"r", rest.as_bytes()]);
+                    self.records.put([b"m", key.as_bytes(), text.as_bytes(), &body, rest.as_bytes()]);
                 }
             }
         }
         let was = before.map(|before| before.job.state.status);
         moves.name(&after.spec.name, self.keys, was, after.state.status);
-        Ok(Some(Record { header: text, job: after }))
+        Ok(Some(Record { seen: header::seen(&text).to_owned(), job: after }))
+    }
+
+    /// The beginning of a header that must still be there.
+    fn seen<'b>(&self, before: &'b Record) -> &'b [u8] {
+        let of_lease = self.ends_runs && before.job.state.lease.is_some();
+        let seen = before.seen.as_str();
+        if of_lease { header::seen_but_for_until(seen) } else { seen }.as_bytes()
     }
 
     fn write_holders(&mut self) {

@@ -84,7 +84,8 @@ pub(crate) async fn run(registry: Registry, backends: &Backends, config: Config)
 
     let (ending, closing) = (CancellationToken::new(), CancellationToken::new());
     let degraded = degraded(storage.clone(), Arc::clone(&service));
-    let shown = config.effective.json(&config.warnings).to_string().into();
+    let (effective, warnings) = (config.effective.clone(), config.warnings.clone());
+    let shown = Box::new(move || effective.json(&warnings).to_string());
     let secrets = Secrets::of_admins(secrets.iter().map(String::as_str));
     let pool = Arc::clone(&service);
     let stuck = Box::new(move || pool.stats().map_or(0, |stats| stats.stuck));

@@ -41,23 +41,57 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+-- The number after one, both as text. Few numbers come again and again.
+local following = {}
+local function after_one(text)
+  local known = following[text]
+  if not known then
+    known = int(tonumber(text) + 1)
+    following[text] = known
+  end
+  return known
+end
+
+-- The mark of a lease and until when it lasts.
+local mark = ' ' .. nonce .. ' ' .. until_ .. ' '
+
+-- How a run with a timeout ends, by the timeout: the end of its first part with its lease, and when it has to be looked at.
+local ends = {}
+local function ends_of(timeout)
+  local known = ends[timeout]
+  if not known then
+    local abort_at, reap_at = '-', until_
+    if timeout ~= '0' then
+      local at = now + tonumber(timeout) + grace
+      abort_at = int(at)
+      if at < until_number then
+        reap_at = abort_at
+      end
+    end
+    local lease = ' -|' .. pool .. ' ' .. abort_at .. ' ' .. ARGV[1] .. ' ' .. ARGV[1] .. '|'
+    known = { lease = lease, reap_at = reap_at }
+    ends[timeout] = known
+  end
+  return known
+end
+
 -- Makes one job Running; answers whether it could.
-local function run(id, name, score, batch)
+local function run(id, batch)
   local key = p .. 'job:' .. id
   local record = call('HMGET', key, 'h', 'b', 'r')
   local header = record[1]
   local version, attempt, seq, flags, timeout, ready_at, digest, rest
   if header then
     version, attempt, seq, flags, timeout, ready_at, digest, rest =
-      string.match(header, '^1 (%d+) (%d+) (%d+) (%S+) (%d+) (%-?%d+) (%S+)||(.*)$')
+      string.match(header, '^1 (%d+) %-?%d+ %- (%d+) (%d+) (%S+) (%d+) (%-?%d+) (%S+)||(.*)$')
   end
   if not version or not record[2] then
     broken[#broken + 1] = id
     return false
   end
-  attempt = int(tonumber(attempt) + 1)
+  attempt = after_one(attempt)
   if string.sub(flags, 1, 1) == 'h' then
-    seq = int(tonumber(seq) + 1)
+    seq = after_one(seq)
     call('HSET', p .. 'outbox:' .. id, seq, '0 ' .. ARGV[1] .. ' 0 - 2 ' .. attempt .. ' ' .. ARGV[1])
     call('HINCRBY', p .. 'outbox:' .. id, 'v', 1)
     call('ZADD', p .. 'outbox', 'NX', ARGV[1], id)
@@ -70,22 +104,14 @@ local function run(id, name, score, batch)
   if digest ~= '-' then
     call('DEL', p .. 'unique:' .. digest)
   end
-  local abort_at, reap_at = '-', until_
-  if timeout ~= '0' then
-    local at = now + tonumber(timeout) + grace
-    abort_at = int(at)
-    if at < until_number then
-      reap_at = abort_at
-    end
-  end
-  local after = '2 ' .. int(tonumber(version) + 1) .. ' ' .. attempt .. ' ' .. seq .. ' ' .. flags .. ' ' .. timeout
-    .. ' ' .. ready_at .. ' -|' .. nonce .. ' ' .. pool .. ' ' .. until_ .. ' ' .. abort_at .. ' ' .. ARGV[1] .. ' '
-    .. ARGV[1] .. '|' .. rest
+  local run = ends_of(timeout)
+  local after = '2 ' .. after_one(version) .. mark .. attempt .. ' ' .. seq .. ' ' .. flags .. ' '
+    .. timeout .. ' ' .. ready_at .. run.lease .. rest
   call('HSET', key, 'h', after)
   local n = #jobs
   jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4] = id, after, record[2], record[3] or ''
   local m = #batch.running
-  batch.running[m + 1], batch.running[m + 2] = reap_at, id
+  batch.running[m + 1], batch.running[m + 2] = run.reap_at, id
   batch.held[#batch.held + 1] = id
   local waited = now - tonumber(ready_at)
   if waited > 0 then
@@ -163,7 +189,7 @@ for round = 1, 2 do
           else
             from_ready[#from_ready + 1] = id
           end
-          if run(id, name, nil, batch) then
+          if run(id, batch) then
             taken = taken + 1
             room[i] = room[i] - 1
           end

@@ -25,7 +25,8 @@ pub(super) trait Origin {
 /// All values in effect, in the order of the list of options.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Effective {
-    values: Vec<(&'static Opt, Value, String)>,
+    /// None for a default of the list: it is read only when somebody looks, as a service that starts need not read any.
+    values: Vec<(&'static Opt, Option<Value>, String)>,
     /// Where the secret comes from.
     secret_from: String,
 }
@@ -37,23 +38,32 @@ impl Effective {
         for option in OPTIONS.iter().filter(|option| option.used == Use::Served) {
             let derived = derived.iter().find(|(path, _)| *path == option.path);
             let (value, from) = match (origin.given(option.path), derived) {
-                (Some(given), _) => given,
-                (None, Some((_, text))) => (Value::Scalar(text.clone()), FROM_DEFAULT.to_owned()),
+                (Some((value, from)), _) => (Some(masked(option, value)), from),
+                (None, Some((_, text))) => {
+                    (Some(masked(option, Value::Scalar(text.clone()))), FROM_DEFAULT.to_owned())
+                }
                 (None, None) if option.default.is_empty() => continue,
-                (None, None) => (default_of(option), FROM_DEFAULT.to_owned()),
+                (None, None) => (None, FROM_DEFAULT.to_owned()),
             };
-            values.push((option, masked(option, value), from));
+            values.push((option, value, from));
         }
         let secret_from =
             if has_secret { format!("variable {SECRET_ENV}") } else { "generated, in the data directory".to_owned() };
         Effective { values, secret_from }
     }
 
+    fn values(&self) -> impl Iterator<Item = (&'static Opt, Value, &str)> {
+        self.values.iter().map(|(option, value, from)| {
+            let value = value.clone().unwrap_or_else(|| masked(option, default_of(option)));
+            (*option, value, from.as_str())
+        })
+    }
+
     /// As a file that could be given with `-c`, each value with the place it came from.
     pub(crate) fn yaml(&self) -> String {
         let mut text = format!("# {SECRET_ENV}: {MASK} ({})\n", self.secret_from);
         let mut open: Vec<&str> = Vec::new();
-        for (option, value, from) in &self.values {
+        for (option, value, from) in self.values() {
             let indent = reference::open_sections(&mut text, &mut open, option.name(), |_| false);
             let key = option.name().rsplit('.').next().unwrap_or_default();
             let lines = match value {
@@ -72,12 +82,11 @@ impl Effective {
     /// As JSON: the options with their values and places.
     pub(crate) fn json(&self, warnings: &[String]) -> Json {
         let options: Vec<Json> = self
-            .values
-            .iter()
+            .values()
             .map(|(option, value, from)| {
                 let value = match (option.form, value) {
                     (Form::Integer(..) | Form::Switch | Form::Loggers | Form::Schedules, value) => value.json(),
-                    (_, Value::Scalar(text)) => text.as_str().into(),
+                    (_, Value::Scalar(text)) => text.into(),
                     (_, value) => value.json(),
                 };
                 json!({"path": option.name(), "value": value, "source": from})

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, Response};
 use super::App;
 
 pub(super) async fn show(State(app): State<Arc<App>>) -> Response<Body> {
-    let mut response = Response::new(Body::from(app.config.clone()));
+    let mut response = Response::new(Body::from((app.config)()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

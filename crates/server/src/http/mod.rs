@@ -36,7 +36,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Response;
 use axum::response::IntoResponse as _;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use jobservice::Controller;
 use jobservice::logger::JobLogs;
@@ -62,6 +61,9 @@ pub(crate) type Degraded = Box<dyn Fn() -> Option<String> + Send + Sync>;
 /// How many workers are held by code that was given up and does not end.
 pub(crate) type Stuck = Box<dyn Fn() -> usize + Send + Sync>;
 
+/// The values in effect, as JSON.
+pub(crate) type Shown = Box<dyn Fn() -> String + Send + Sync>;
+
 /// What the handlers work with.
 pub(crate) struct App {
     controller: Controller,
@@ -74,8 +76,7 @@ pub(crate) struct App {
     /// Cancelled when connections are to end: who waits or follows is answered at once.
     closing: CancellationToken,
     budget: Arc<Budget>,
-    /// The values in effect, as JSON.
-    config: Bytes,
+    config: Shown,
 }
 
 impl App {
@@ -86,7 +87,7 @@ impl App {
         stuck: Stuck,
         ending: CancellationToken,
         closing: CancellationToken,
-        config: Bytes,
+        config: Shown,
     ) -> Arc<App> {
         let logs = controller.logs().clone();
         Arc::new(App { controller, logs, secrets, degraded, stuck, ending, closing, budget: Budget::new(), config })
