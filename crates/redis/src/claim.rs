@@ -9,6 +9,7 @@ use jobservice_core::store::{Claim, NameAsk, NameOptions, Result};
 use jobservice_core::{JobId, Name, StoreError, Time};
 use redis::Value;
 
+use crate::header;
 use crate::link::{self, array, text, unexpected};
 use crate::record;
 use crate::script::CLAIM;
@@ -194,7 +195,7 @@ fn call(shard: &Shard, asked: &[Asked], suspects: &Suspects, ask: &Claim, now: T
             Suspects::Of(name) => name.as_str(),
             Suspects::None => "",
         })
-        .arg(format!("{:016x}", ask.nonce))
+        .arg(header::nonce(ask.nonce))
         .arg(ask.pool.as_str())
         .arg(hour)
         .arg(minute)

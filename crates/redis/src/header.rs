@@ -33,7 +33,7 @@ pub(crate) fn write(job: &Job) -> String {
     text.put(status_number(state.status));
     text.put(state.version);
     match &state.lease {
-        Some(lease) => text.put(format_args!("{:016x} {}", lease.nonce, lease.until.as_millis())),
+        Some(lease) => text.put(format_args!("{} {}", nonce(lease.nonce), lease.until.as_millis())),
         None => text.put(format_args!("{} -", state.updated_at.as_millis())),
     }
     text.put(state.attempt);
@@ -73,7 +73,7 @@ pub(crate) fn write(job: &Job) -> String {
     match &state.ended {
         Some(ended) => {
             text.put(ended.attempt);
-            text.put(format_args!("{:016x}", ended.nonce));
+            text.put(nonce(ended.nonce));
             text.put(how_letter(ended.how));
             text.put(status_number(ended.status));
             text.put(ended.at.as_millis());
@@ -86,6 +86,18 @@ pub(crate) fn write(job: &Job) -> String {
 /// The first four fields of a header, each with the space after it: what tells a record from all that it was or will be.
 pub(crate) fn seen(header: &str) -> &str {
     fields(header, 4)
+}
+
+/// A nonce as text.
+pub(crate) fn nonce(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// The nonce of the lease that what [`seen`] gave is of, if it is Running.
+pub(crate) fn nonce_of(seen: &str) -> Option<&str> {
+    let mut fields = seen.split(' ');
+    let status = status_of(fields.next()?)?;
+    fields.nth(1).filter(|_| status == Status::Running)
 }
 
 /// What tells a lease from all others of a job, however often it was extended; of what [`seen`] gave.

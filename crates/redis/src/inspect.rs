@@ -70,10 +70,10 @@ fn kind_of(rest: &str) -> Option<Kind> {
     Some(match (kind, is_whole) {
         ("job", false) => Kind::Record,
         ("due" | "idem_due" | "policies" | "policies_due" | "outbox" | "outbox_since" | "minutes", true)
-        | ("ready" | "suspects" | "due" | "running" | "final" | "by_name" | "by_tag" | "executions", false) => {
+        | ("ready" | "suspects" | "due" | "running" | "held" | "final" | "by_name" | "by_tag" | "executions", false) => {
             Kind::Sorted
         }
-        ("known" | "work" | "busy" | "broken", true) | ("held" | "live", false) => Kind::Set,
+        ("known" | "work" | "busy" | "broken", true) | ("live", false) => Kind::Set,
         ("unique" | "policy" | "at", false) => Kind::Text,
         ("names" | "idem" | "schedules" | "nodes", true) | ("outbox" | "minutes", false) => Kind::Hash,
         _ => return None,

@@ -42,6 +42,7 @@ mod script;
 mod shrink;
 mod spread;
 mod store;
+mod unlisted;
 mod upkeep;
 mod view;
 mod wake;

@@ -9,7 +9,7 @@ use jobservice_core::store::{CheckedIn, Extended, Finished, Held, Report, Result
 use jobservice_core::{JobId, PoolId, Time};
 
 use crate::store::{RedisStore, Shard};
-use crate::work::{Happened, Tries, Work, ids};
+use crate::work::{Happened, Tries, Work};
 
 impl RedisStore {
     /// Records how runs ended.
@@ -138,9 +138,10 @@ impl RedisStore {
                 Err(error) => trouble = Some(error),
             }
         }
-        let listed: HashSet<&LeaseKey> = leases.iter().collect();
+        let held = leases.iter().zip(&answer.leases).filter(|(_, answer)| **answer != Held::Lost);
+        let held: HashSet<&LeaseKey> = held.map(|(lease, _)| lease).collect();
         for shard in &self.shards {
-            match self.held_by(shard, pool, &listed, now).await {
+            match self.unlisted(shard, pool, &held, now).await {
                 Ok(unlisted) => answer.unlisted.extend(unlisted),
                 Err(error) => trouble = Some(error),
             }
@@ -198,35 +199,6 @@ impl RedisStore {
             }
         }
         Ok(extended)
-    }
-
-    /// The leases of a pool on a shard other than these.
-    async fn held_by(
-        &self,
-        shard: &Shard,
-        pool: &PoolId,
-        listed: &HashSet<&LeaseKey>,
-        now: Time,
-    ) -> Result<Vec<LeaseKey>> {
-        let mut members = redis::cmd("SMEMBERS");
-        members.arg(shard.keys.held(pool));
-        let mut held = ids(&shard.link.send(&members, "extend").await?)?;
-        held.sort_unstable();
-        let known: HashSet<&JobId> = listed.iter().map(|lease| &lease.id).collect();
-        // One that is listed may be held under another lease, whose claim's answer was lost.
-        let mut work = Work::new(shard, now);
-        let (listed_ids, others): (Vec<JobId>, Vec<JobId>) = held.into_iter().partition(|id| known.contains(id));
-        work.load(&others).await?;
-        work.load(&listed_ids).await?;
-        let mut all: Vec<JobId> = others;
-        all.extend(listed_ids);
-        all.sort_unstable();
-        let lease = |id: &JobId| {
-            let job = work.job(id)?;
-            let lease = job.state.lease.as_ref()?;
-            if lease.pool == *pool { job.lease_key() } else { None }
-        };
-        Ok(all.iter().filter_map(lease).filter(|lease| !listed.contains(lease)).collect())
     }
 }
 

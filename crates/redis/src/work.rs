@@ -557,6 +557,7 @@ impl<'a> Work<'a> {
         let key = self.keys.job(id);
         if let Some(before) = before {
             sets(self.keys, &before.job, |key, place| moves.leave(key, id, place));
+            moves.claim(claim_of(self.keys, &before.job), -1);
         }
         let Some(after) = after else {
             if let Some(before) = before {
@@ -566,6 +567,7 @@ impl<'a> Work<'a> {
             return Ok(None);
         };
         sets(self.keys, &after, |key, place| moves.enter(key, id, place));
+        moves.claim(claim_of(self.keys, &after), 1);
         let damaged = |what| StoreError::Damaged { what };
         let text = header::write(&after);
         match before {
@@ -742,12 +744,15 @@ pub(crate) fn sets(keys: &Keys, job: &Job, mut put: impl FnMut(String, Place)) {
         Index::Running { reap_at } => put(keys.running(name), Place::Score(reap_at.as_millis())),
         Index::Final { expires_at } => put(keys.kept(job.state.status), Place::Score(expires_at.as_millis())),
     }
-    if let Some(lease) = &job.state.lease {
-        put(keys.held(&lease.pool), Place::Member);
-    }
     if let Some(upstream) = job.spec.upstream.as_ref().filter(|_| !job.state.status.is_final()) {
         put(keys.live(upstream), Place::Member);
     }
+}
+
+/// The claim that a job runs by: in which sorted set it is counted, and its nonce as the member.
+pub(crate) fn claim_of(keys: &Keys, job: &Job) -> Option<(String, String)> {
+    let lease = job.state.lease.as_ref()?;
+    Some((keys.held(&lease.pool), header::nonce(lease.nonce)))
 }
 
 /// The sorted sets that a job is in for as long as it exists, by time of submission.
@@ -765,9 +770,18 @@ struct Moves {
     enter: HashMap<String, Vec<(JobId, Place)>>,
     leave: HashMap<String, Vec<(JobId, Place)>>,
     names: BTreeMap<String, Vec<Name>>,
+    /// By how many the runs of a claim become more.
+    claims: BTreeMap<(String, String), i64>,
 }
 
 impl Moves {
+    /// Notes that a job runs by a claim, or does not any more.
+    fn claim(&mut self, claim: Option<(String, String)>, by: i64) {
+        if let Some(claim) = claim {
+            *self.claims.entry(claim).or_default() += by;
+        }
+    }
+
     fn leave(&mut self, key: String, id: &JobId, place: Place) {
         self.leave.entry(key).or_default().push((id.clone(), place));
     }
@@ -829,6 +843,12 @@ impl Moves {
                     }
                     None => {}
                 }
+            }
+        }
+        for ((key, nonce), by) in self.claims.into_iter().filter(|(_, by)| *by != 0) {
+            commands.group("ZINCRBY", &key, 2, [by.to_string(), nonce].into_iter());
+            if by < 0 {
+                commands.group("ZREMRANGEBYSCORE", &key, 2, ["-inf", "0"].into_iter().map(str::to_owned));
             }
         }
         for (key, names) in self.names {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jobservice_conformance::bench::seconds;
 use jobservice_conformance::redis_server::RedisServer;
 use jobservice_conformance::{Bench, Factory};
-use jobservice_core::job::Status;
+use jobservice_core::job::{Lease, Status};
 use jobservice_core::store::Query;
 use jobservice_core::{JobId, Store, limits};
 use jobservice_redis::{Options, RedisStore};
@@ -69,7 +69,8 @@ async fn audit_finds_each_damage() {
     assert_eq!(t.store.audit().await.unwrap(), Vec::<String>::new());
 
     let digest = "01".repeat(32);
-    let pool = &t.get(&lease.id).await.state.lease.unwrap().pool;
+    let Lease { nonce, pool, .. } = t.get(&lease.id).await.state.lease.unwrap();
+    let nonce = format!("{nonce:016x}");
     let damages: Vec<(&str, String, String)> = vec![
         ("ready:wait", format!("ZREM @ready:wait {pending}"), format!("{pending} is not in ready:wait")),
         (
@@ -89,7 +90,9 @@ async fn audit_finds_each_damage() {
         ("by_tag:us", format!("ZADD @by_tag:us 1 {pending}"), format!("{pending} is in by_tag:us, where")),
         ("live:x", format!("SADD @live:x {due}"), format!("{due} is in live:x, where")),
         ("executions:x", format!("ZADD @executions:x 1 {due}"), format!("{due} is in executions:x, where")),
-        ("held:x", format!("SADD @held:{pool} {done}"), format!("{done} is in held:{pool}, where")),
+        ("held:x", format!("ZADD @held:{pool} 1 0000"), format!("0000 is in held:{pool}, where")),
+        ("held:x", format!("ZINCRBY @held:{pool} 1 {nonce}"), format!("{nonce} is in held:{pool} at")),
+        ("held:x", format!("ZREM @held:{pool} {nonce}"), format!("{nonce} is not in held:{pool}")),
         ("known", "SREM @known later".to_owned(), "name later, but it is not in known".to_owned()),
         ("work", "SREM @work wait".to_owned(), "name wait, but it is not in work".to_owned()),
         ("busy", "SREM @busy run".to_owned(), "name run, but it is not in busy".to_owned()),

@@ -112,7 +112,6 @@ local function run(id, batch)
   jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4] = id, after, record[2], record[3] or ''
   local m = #batch.running
   batch.running[m + 1], batch.running[m + 2] = run.reap_at, id
-  batch.held[#batch.held + 1] = id
   local waited = now - tonumber(ready_at)
   if waited > 0 then
     batch.waited = batch.waited + waited
@@ -181,7 +180,7 @@ for round = 1, 2 do
         picked = call('ZRANGE', ready, 0, wanted - 1)
       end
       if #picked > 0 then
-        local batch = { running = {}, held = {}, waited = 0, events = false }
+        local batch = { running = {}, waited = 0, events = false }
         for at = 1, #picked do
           local id = picked[at]
           if id == first[1] then
@@ -197,8 +196,8 @@ for round = 1, 2 do
         in_parts('ZREM', ready, from_ready)
         in_parts('ZREM', crashed, from_crashed)
         in_parts('ZADD', p .. 'running:' .. name, batch.running)
-        in_parts('SADD', p .. 'held:' .. pool, batch.held)
-        if #batch.held > 0 then
+        if #batch.running > 0 then
+          call('ZINCRBY', p .. 'held:' .. pool, #batch.running / 2, nonce)
           call('SADD', p .. 'busy', name)
           if batch.waited > 0 then
             call('HINCRBY', p .. 'minutes:' .. hour .. ':' .. name, minute .. 'w', int(batch.waited))

@@ -39,9 +39,7 @@ impl Effective {
             let derived = derived.iter().find(|(path, _)| *path == option.path);
             let (value, from) = match (origin.given(option.path), derived) {
                 (Some((value, from)), _) => (Some(masked(option, value)), from),
-                (None, Some((_, text))) => {
-                    (Some(masked(option, Value::Scalar(text.clone()))), FROM_DEFAULT.to_owned())
-                }
+                (None, Some((_, text))) => (Some(masked(option, Value::Scalar(text.clone()))), FROM_DEFAULT.to_owned()),
                 (None, None) if option.default.is_empty() => continue,
                 (None, None) => (None, FROM_DEFAULT.to_owned()),
             };
