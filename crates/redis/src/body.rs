@@ -130,7 +130,8 @@ struct Rest {
 
 /// The rest of a job; empty if there is nothing to say.
 pub(crate) fn write_rest(state: &State) -> Result<String, Wrong> {
-    let State { check_in, error, result, attempts, .. } = state;
+    let State { check_in, error, result, .. } = state;
+    let attempts = untold(state);
     if check_in.is_none() && error.is_none() && result.is_none() && attempts.is_empty() {
         return Ok(String::new());
     }
@@ -149,10 +150,18 @@ pub(crate) fn write_rest(state: &State) -> Result<String, Wrong> {
 
 /// Whether two states have the same rest.
 pub(crate) fn same_rest(a: &State, b: &State) -> bool {
-    a.check_in == b.check_in && a.error == b.error && a.result == b.result && a.attempts == b.attempts
+    a.check_in == b.check_in && a.error == b.error && a.result == b.result && untold(a) == untold(b)
 }
 
-/// Reads the rest into a state read from a header.
+/// The attempts that the header does not tell of.
+fn untold(state: &State) -> &[Attempt] {
+    match (header::told_attempt(state), state.attempts.split_last()) {
+        (Some(_), Some((_, others))) => others,
+        _ => &state.attempts,
+    }
+}
+
+/// Reads the rest into a state read from a header. Its attempts come before the one that the header tells of.
 pub(crate) fn read_rest(text: &str, state: &mut State) -> Result<(), Wrong> {
     if text.is_empty() {
         return Ok(());
@@ -169,6 +178,6 @@ pub(crate) fn read_rest(text: &str, state: &mut State) -> Result<(), Wrong> {
         outcome,
         error,
     };
-    state.attempts = rest.attempts.into_iter().map(attempt).collect();
+    state.attempts.splice(..0, rest.attempts.into_iter().map(attempt));
     Ok(())
 }

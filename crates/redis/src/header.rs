@@ -5,7 +5,8 @@
 //! 1. what a claim looks at: `status version mark until attempt event_seq flags timeout ready_at digest`. Mark: the nonce of
 //!    the lease while Running, else when the job was last updated. Until: when the lease ends. Flags: `h` it has a hook, `u`
 //!    its unique key is to be freed by a claim (then `digest` is that key, in hex), `-` neither.
-//! 2. what a claim writes besides, only while Running: `pool abort_at started_at updated_at`.
+//! 2. what a claim writes besides, only while Running: `pool abort_at started_at updated_at`. Of a job that succeeded, `pool`
+//!    alone: where its last attempt ran, of which the others tell the rest ([`told_attempt`]).
 //! 3. the others: `fails crashes releases holds_key run_at started_at finished_at die_at expires_at signal signal_until
 //!    ended_attempt ended_nonce ended_how ended_status ended_at`. While Running, `started_at` and the key of a job that is
 //!    unique until its start are those of part 2 and of the rule of claims instead.
@@ -19,7 +20,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use jobservice_core::job::{Ended, EndedHow, Job, Lease, Signal, SignalState, Spec, State, Status};
+use jobservice_core::job::{
+    Attempt, AttemptOutcome, Ended, EndedHow, Job, Lease, Signal, SignalState, Spec, State, Status,
+};
 use jobservice_core::unique::Scope;
 use jobservice_core::{PoolId, Time};
 
@@ -57,6 +60,8 @@ pub(crate) fn write(job: &Job) -> String {
         text.some(lease.abort_at.map(Time::as_millis));
         text.some(state.started_at.map(Time::as_millis));
         text.put(state.updated_at.as_millis());
+    } else if let Some(attempt) = told_attempt(state) {
+        text.put(&attempt.pool);
     }
     text.part();
     text.put(state.fails);
@@ -81,6 +86,19 @@ pub(crate) fn write(job: &Job) -> String {
         None => (0..5).for_each(|_| text.put("-")),
     }
     text.0
+}
+
+/// The last attempt, if all but its pool is told by the other fields of the header: that of nearly each job that succeeded.
+/// It need not be among those that are stored beside the header.
+pub(crate) fn told_attempt(state: &State) -> Option<&Attempt> {
+    let last = state.attempts.last().filter(|_| state.status == Status::Success)?;
+    let Attempt { attempt, pool: _, started_at, ended_at, outcome, error } = last;
+    let is_told = *attempt == state.attempt
+        && Some(*started_at) == state.started_at
+        && Some(*ended_at) == state.finished_at
+        && *outcome == AttemptOutcome::Success
+        && error.is_none();
+    is_told.then_some(last)
 }
 
 /// The first four fields of a header, each with the space after it: what tells a record from all that it was or will be.
@@ -110,10 +128,12 @@ fn fields(text: &str, count: usize) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// Reads a header; `spec` is that of the record. What is not in a header is left empty.
+/// Reads a header; `spec` is that of the record. What is not in a header is left empty; of the attempts there is the one that
+/// it tells of.
 pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     let mut parts = text.split('|');
-    let (Some(first), Some(lease), Some(rest), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(first), Some(part_of_lease), Some(rest), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(format!("header {text:?} has not three parts"));
     };
     let mut first = Reader { what: text, fields: first.split(' ') };
@@ -130,7 +150,7 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
     }
     let ready_at = first.time("ready_at")?;
 
-    let mut lease_fields = Reader { what: text, fields: lease.split(' ') };
+    let mut lease_fields = Reader { what: text, fields: part_of_lease.split(' ') };
     let (lease, lease_times) = match until {
         None => (None, None),
         Some(until) => {
@@ -179,6 +199,14 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
             at: rest.time("ended_at")?,
         }),
     };
+    let mut attempts = Vec::new();
+    if status == Status::Success && !part_of_lease.is_empty() {
+        let (Some(started_at), Some(ended_at)) = (started_at, finished_at) else {
+            return Err(rest.wrong("finished_at"));
+        };
+        let pool = PoolId::new(part_of_lease).map_err(|error| error.to_string())?;
+        attempts.push(Attempt { attempt, pool, started_at, ended_at, outcome: AttemptOutcome::Success, error: None });
+    }
     Ok(State {
         status,
         version,
@@ -201,7 +229,7 @@ pub(crate) fn read(text: &str, spec: &Spec) -> Result<State, Wrong> {
         check_in: None,
         error: None,
         result: None,
-        attempts: Vec::new(),
+        attempts,
     })
 }
 
