@@ -11,8 +11,9 @@ use crate::header;
 use crate::insert::remembered;
 use crate::inspect::Everything;
 use crate::keys::Keys;
+use crate::places::{Place, claim_of, lists, sets};
 use crate::store::RedisStore;
-use crate::work::{Place, claim_of, lists, sets, waits_since};
+use crate::work::waits_since;
 
 /// The members of a set with their scores; those of a set without scores have none.
 type Members = BTreeMap<String, Option<i64>>;

@@ -8,8 +8,9 @@ use jobservice_core::{JobId, Name, Time};
 use redis::Value;
 
 use crate::link::{array, number, text};
+use crate::places::{Place, sets};
 use crate::store::{RedisStore, Shard};
-use crate::work::{Happened, Place, Tries, Work, sets};
+use crate::work::{Happened, Tries, Work};
 
 /// Members of a sorted set with their scores.
 pub(crate) fn scored(answer: &Value) -> Result<Vec<(i64, String)>> {

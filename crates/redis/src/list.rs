@@ -12,10 +12,10 @@ use jobservice_core::store::{Page, Query, Result};
 use jobservice_core::{JobId, Name, StoreError, Time, limits};
 
 use crate::link::{array, text};
+use crate::places::{ready_place, ready_score};
 use crate::record;
 use crate::store::{RedisStore, Shard};
 use crate::walk::{Found, Place, Source, Walk};
-use crate::work::{ready_place, ready_score};
 
 /// Between the parts of a cursor: in no id, name or number, and safe in a URL.
 const SEPARATOR: char = '~';

@@ -10,9 +10,10 @@ use crate::claim::read_options;
 use crate::due::{earliest, scored};
 use crate::link::text;
 use crate::list::names_in;
+use crate::places::{ready_place, ready_score};
 use crate::record;
 use crate::store::{RedisStore, Shard};
-use crate::work::{count, ready_place, ready_score};
+use crate::work::count;
 
 /// Names asked for in one round trip.
 const PAGE: usize = 100;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jobservice_core::job::{Index, Job, Status};
+use jobservice_core::job::{Job, Status};
 use jobservice_core::lifecycle::{self, Change, Event, HookEvent, Refusal};
 use jobservice_core::minutes::{self, Bucket};
 use jobservice_core::notices::{Notices, SignalNotice};
@@ -19,6 +19,8 @@ use redis::{Cmd, Value};
 use crate::epoch::Epoch;
 use crate::keys::Keys;
 use crate::link::{self, Link, array, number, text};
+use crate::moves::{Moves, Words};
+use crate::places::{Place, claim_of, lists, sets};
 use crate::record::{self, Record};
 use crate::script::{COMMIT, INTAKE, Script};
 use crate::store::Shard;
@@ -27,9 +29,6 @@ use crate::{entry, header};
 
 /// How often a step is decided anew when others change the same records.
 const TRIES: u32 = 8;
-
-/// Members given to one command of a script: its arguments lie on the stack of Lua.
-const WORDS_MAX: usize = 1000;
 
 /// Counts how often a step was tried.
 #[derive(Debug, Default)]
@@ -161,20 +160,6 @@ pub(crate) struct Work<'a> {
     is_durable: bool,
     /// Whether it only records ends of runs.
     ends_runs: bool,
-}
-
-/// Checks, records or commands as words.
-#[derive(Default)]
-struct Words {
-    count: usize,
-    words: Vec<Vec<u8>>,
-}
-
-impl Words {
-    fn put<const N: usize>(&mut self, words: [&[u8]; N]) {
-        self.count += 1;
-        self.words.extend(words.into_iter().map(<[u8]>::to_vec));
-    }
 }
 
 impl<'a> Work<'a> {
@@ -703,171 +688,6 @@ pub(crate) fn hour_and_minute(now: Time) -> (i64, i64) {
 pub(crate) fn letters(bucket: &Bucket) -> [(char, u64); 5] {
     let Bucket { submitted, succeeded, failed, wait_ms, run_ms } = *bucket;
     [('s', submitted), ('o', succeeded), ('f', failed), ('w', wait_ms), ('r', run_ms)]
-}
-
-/// A job's place in a set.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Place {
-    /// In a sorted set, by this score.
-    Score(i64),
-    /// In a set.
-    Member,
-}
-
-/// Priorities are this far apart in the scores of waiting jobs: more than the milliseconds until the year 2248.
-const PRIORITY_STEP: i64 = 1 << 43;
-
-/// The score of a waiting job: the least is the first to be claimed. Exact in a double.
-pub(crate) const fn ready_score(priority: u8, ready_at: Time) -> i64 {
-    ((jobservice_core::limits::PRIORITY_MAX as i64 - priority as i64) * PRIORITY_STEP)
-        .saturating_add(ready_at.as_millis())
-}
-
-/// The priority and the time that a score was made of.
-pub(crate) const fn ready_place(score: i64) -> (u8, Time) {
-    let priority = jobservice_core::limits::PRIORITY_MAX as i64 - score.div_euclid(PRIORITY_STEP);
-    (priority as u8, Time::from_millis(score.rem_euclid(PRIORITY_STEP)))
-}
-
-/// The sets that a job is in by its state.
-pub(crate) fn sets(keys: &Keys, job: &Job, mut put: impl FnMut(String, Place)) {
-    let name = &job.spec.name;
-    match job.index() {
-        Index::Due { run_at } => {
-            put(keys.due(), Place::Score(run_at.as_millis()));
-            put(keys.due_of(name), Place::Score(run_at.as_millis()));
-        }
-        Index::Ready { priority, ready_at, suspect } => {
-            let key = if suspect { keys.suspects(name) } else { keys.ready(name) };
-            put(key, Place::Score(ready_score(priority, ready_at)));
-        }
-        Index::Running { reap_at } => put(keys.running(name), Place::Score(reap_at.as_millis())),
-        Index::Final { expires_at } => put(keys.kept(job.state.status), Place::Score(expires_at.as_millis())),
-    }
-    if let Some(upstream) = job.spec.upstream.as_ref().filter(|_| !job.state.status.is_final()) {
-        put(keys.live(upstream), Place::Member);
-    }
-}
-
-/// The claim that a job runs by: in which sorted set it is counted, and its nonce as the member.
-pub(crate) fn claim_of(keys: &Keys, job: &Job) -> Option<(String, String)> {
-    let lease = job.state.lease.as_ref()?;
-    Some((keys.held(&lease.pool), header::nonce(lease.nonce)))
-}
-
-/// The sorted sets that a job is in for as long as it exists, by time of submission.
-pub(crate) fn lists(keys: &Keys, job: &Job, mut put: impl FnMut(String)) {
-    put(keys.by_name(&job.spec.name));
-    job.spec.tags.iter().for_each(|tag| put(keys.by_tag(tag)));
-    if let Some(upstream) = &job.spec.upstream {
-        put(keys.executions(upstream));
-    }
-}
-
-/// What is added to sets and taken out of them, by set.
-#[derive(Default)]
-struct Moves {
-    enter: HashMap<String, Vec<(JobId, Place)>>,
-    leave: HashMap<String, Vec<(JobId, Place)>>,
-    names: BTreeMap<String, Vec<Name>>,
-    /// By how many the runs of a claim become more.
-    claims: BTreeMap<(String, String), i64>,
-}
-
-impl Moves {
-    /// Notes that a job runs by a claim, or does not any more.
-    fn claim(&mut self, claim: Option<(String, String)>, by: i64) {
-        if let Some(claim) = claim {
-            *self.claims.entry(claim).or_default() += by;
-        }
-    }
-
-    fn leave(&mut self, key: String, id: &JobId, place: Place) {
-        self.leave.entry(key).or_default().push((id.clone(), place));
-    }
-
-    /// A job that stays where it was is not moved: `leave` comes before `enter`.
-    fn enter(&mut self, key: String, id: &JobId, place: Place) {
-        if let Some(leaving) = self.leave.get_mut(&key)
-            && let Some(at) = leaving.iter().rposition(|(of, _)| of == id)
-        {
-            let (_, was) = leaving.swap_remove(at);
-            if was == place {
-                return;
-            }
-        }
-        self.enter.entry(key).or_default().push((id.clone(), place));
-    }
-
-    /// Notes a name that has jobs of a status, unless it had before.
-    fn name(&mut self, name: &Name, keys: &Keys, was: Option<Status>, is: Status) {
-        let mut note = |key: String| {
-            let names = self.names.entry(key).or_default();
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        };
-        if was.is_none() {
-            note(keys.known());
-        }
-        match is {
-            Status::Pending if was != Some(Status::Pending) => note(keys.work()),
-            Status::Running if was != Some(Status::Running) => note(keys.busy()),
-            _ => {}
-        }
-    }
-
-    fn write(self, commands: &mut Words) {
-        for (key, members) in self.leave {
-            for part in members.chunks(WORDS_MAX) {
-                let command = match part.first() {
-                    Some((_, Place::Member)) => "SREM",
-                    Some((_, Place::Score(_))) => "ZREM",
-                    None => continue,
-                };
-                commands.group(command, &key, part.len(), part.iter().map(|(id, _)| id.as_str().to_owned()));
-            }
-        }
-        for (key, members) in self.enter {
-            for part in members.chunks(WORDS_MAX / 2) {
-                match part.first() {
-                    Some((_, Place::Member)) => {
-                        commands.group("SADD", &key, part.len(), part.iter().map(|(id, _)| id.as_str().to_owned()));
-                    }
-                    Some((_, Place::Score(_))) => {
-                        let words = part.iter().flat_map(|(id, place)| {
-                            let score = if let Place::Score(score) = place { *score } else { 0 };
-                            [score.to_string(), id.as_str().to_owned()]
-                        });
-                        commands.group("ZADD", &key, 2 * part.len(), words);
-                    }
-                    None => {}
-                }
-            }
-        }
-        for ((key, nonce), by) in self.claims.into_iter().filter(|(_, by)| *by != 0) {
-            commands.group("ZINCRBY", &key, 2, [by.to_string(), nonce].into_iter());
-            if by < 0 {
-                commands.group("ZREMRANGEBYSCORE", &key, 2, ["-inf", "0"].into_iter().map(str::to_owned));
-            }
-        }
-        for (key, names) in self.names {
-            for part in names.chunks(WORDS_MAX) {
-                commands.group("SADD", &key, part.len(), part.iter().map(|name| name.as_str().to_owned()));
-            }
-        }
-    }
-}
-
-impl Words {
-    /// A command with many members of one key.
-    fn group(&mut self, command: &str, key: &str, count: usize, members: impl Iterator<Item = String>) {
-        self.count += 1;
-        self.words.push((count + 2).to_string().into_bytes());
-        self.words.push(command.as_bytes().to_vec());
-        self.words.push(key.as_bytes().to_vec());
-        self.words.extend(members.map(String::into_bytes));
-    }
 }
 
 /// The number in an answer, or an error.
