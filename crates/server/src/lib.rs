@@ -49,7 +49,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
 use jobservice::Registry;
 use jobservice::logger::LogBackend;
 
@@ -122,9 +121,9 @@ impl Server {
 
     /// As [`run`].
     pub fn run(self) -> ExitCode {
-        let mut cli = Cli::parse();
+        let mut cli = Cli::read();
         let command = cli.command.take();
-        let sources = |file: Option<&Path>| self.sources(&cli, file.or(cli.serve.config.as_deref()));
+        let sources = |file: Option<&Path>| self.sources(&cli, file.or(cli.general.serve.config.as_deref()));
         let done = match command {
             Some(Command::Config { command }) => cli::config(&command, sources),
             Some(Command::Doctor { json }) => tools::doctor(&cli, sources(None), json),
@@ -143,7 +142,7 @@ impl Server {
     }
 
     fn serve(self, cli: &Cli) -> Result<ExitCode> {
-        let config = Config::read(&self.sources(cli, cli.serve.config.as_deref())?)?;
+        let config = Config::read(&self.sources(cli, cli.general.serve.config.as_deref())?)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("http")
@@ -170,10 +169,10 @@ impl Server {
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         sources.env = texts.collect();
         let mut flag = |name, text: Option<String>| sources.flags.extend(text.map(|text| (name, text)));
-        flag("--port", cli.serve.port.map(|port| port.to_string()));
-        flag("--bind", cli.serve.bind.map(|bind| bind.to_string()));
-        flag("--workers", cli.serve.workers.map(|workers| workers.to_string()));
-        flag("--data-dir", cli.data_dir.as_ref().map(|dir| dir.display().to_string()));
+        flag("--port", cli.general.serve.port.map(|port| port.to_string()));
+        flag("--bind", cli.general.serve.bind.map(|bind| bind.to_string()));
+        flag("--workers", cli.general.serve.workers.map(|workers| workers.to_string()));
+        flag("--data-dir", cli.general.data_dir.as_ref().map(|dir| dir.display().to_string()));
         Ok(sources)
     }
 }

@@ -32,6 +32,35 @@ Exit codes: 0 done; 1 the job failed, or the service refused; 2 wrong usage; 3 t
 #[command(args_conflicts_with_subcommands = false, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
+    pub(crate) general: General,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The command line of a service that starts: what a long-lived process reads without building the commands that it will
+/// never carry out, which are a megabyte of code and text.
+#[derive(Debug, Parser)]
+#[command(name = "jobservice", disable_help_flag = true)]
+struct Start {
+    #[command(flatten)]
+    general: General,
+}
+
+impl Cli {
+    /// What was said on the command line. Ends the process, with help or with what is wrong, if that asks for it.
+    pub(crate) fn read() -> Cli {
+        match Start::try_parse() {
+            Ok(Start { general }) => Cli { general, command: None },
+            Err(_) => Cli::parse(),
+        }
+    }
+}
+
+/// What can be said with any command, and without one.
+#[derive(Debug, Args)]
+pub(crate) struct General {
+    #[command(flatten)]
     pub(crate) serve: ServeArgs,
 
     /// Where the service keeps its data, and where the commands find its address and secret [default: jobservice-data,
@@ -41,9 +70,6 @@ pub(crate) struct Cli {
 
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
-
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
 }
 
 /// How the service is started.
@@ -535,12 +561,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        Start::command().debug_assert();
     }
 
     #[test]
     fn global_flags_stand_before_or_after_the_command() {
         for line in [["x", "--data-dir", "d", "get", "id"], ["x", "get", "id", "--data-dir", "d"]] {
-            assert_eq!(Cli::try_parse_from(line).unwrap().data_dir.unwrap(), PathBuf::from("d"));
+            assert_eq!(Cli::try_parse_from(line).unwrap().general.data_dir.unwrap(), PathBuf::from("d"));
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) async fn run(cli: &Cli, command: Command) -> ExitCode {
             WRONG_USAGE.into()
         });
     }
-    let connection = match connect::connect(&cli.connect, cli.data_dir.as_deref()) {
+    let connection = match connect::connect(&cli.general.connect, cli.general.data_dir.as_deref()) {
         Ok(connection) => connection,
         Err(error) => {
             print::note(&format!("error: {error:#}"));

@@ -13,7 +13,7 @@ use jobservice_core::{Clock, SystemClock};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
@@ -24,11 +24,14 @@ use crate::config::{Logger, LoggerKind};
 use file::{Kept, RotatingFile};
 use own::OwnLog;
 
+/// Which events a logger writes.
+type Wanted = Box<dyn Filter<Registry> + Send + Sync>;
+
 type Lines = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Lines that may wait for a standard stream; more are dropped. A terminal that is held, or a container's log that nobody
 /// reads, must not hold up who logs: the keeper of the leases, requests, jobs.
-const WAITING_MAX: usize = 10_000;
+const WAITING_MAX: usize = 2_000;
 
 /// Dropping it writes what still waits.
 pub(crate) struct Log {
@@ -55,11 +58,11 @@ fn apart(stream: impl io::Write + Send + 'static, streams: &mut Vec<WorkerGuard>
 }
 
 fn layer(logger: &Logger, backends: &Backends, streams: &mut Vec<WorkerGuard>) -> Result<Lines> {
-    let filter = match std::env::var("RUST_LOG") {
+    let filter: Wanted = match std::env::var("RUST_LOG") {
         Ok(rules) if !rules.is_empty() => {
-            EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG is {rules:?}"))?
+            Box::new(EnvFilter::try_new(&rules).with_context(|| format!("RUST_LOG is {rules:?}"))?)
         }
-        _ => EnvFilter::new(level(logger.level).to_string()),
+        _ => Box::new(level(logger.level)),
     };
     let as_json = logger.as_json;
     Ok(match &logger.kind {
@@ -79,7 +82,7 @@ fn layer(logger: &Logger, backends: &Backends, streams: &mut Vec<WorkerGuard>) -
 }
 
 /// One line an event, as text or as a JSON object.
-fn lines<W>(writer: W, as_json: bool, filter: EnvFilter) -> Lines
+fn lines<W>(writer: W, as_json: bool, filter: Wanted) -> Lines
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_backend_gets_each_line_whole_with_its_level() {
         let kept = Arc::new(Kept::default());
-        let filter = tracing_subscriber::EnvFilter::new("info");
+        let filter = Box::new(tracing_subscriber::EnvFilter::new("info"));
         let lines = super::super::lines(OwnLog::new(Arc::clone(&kept) as Arc<dyn ServiceLog>), true, filter);
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines));
 

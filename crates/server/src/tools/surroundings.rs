@@ -72,7 +72,7 @@ pub(super) fn service(cli: &Cli, data_dir: &Path, served: bool, findings: &mut F
         );
         return;
     }
-    let answer = connect::connect(&cli.connect, Some(data_dir)).and_then(|connection| {
+    let answer = connect::connect(&cli.general.connect, Some(data_dir)).and_then(|connection| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok((connection.client.url().to_owned(), runtime.block_on(connection.client.readiness())?))
     });
