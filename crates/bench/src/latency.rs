@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::stats::{Samples, now, pause, say};
 
-const SUBMITS: usize = 2000;
+pub(crate) const SUBMITS: usize = 2000;
 
 #[derive(Serialize, Deserialize)]
-struct Ping;
+pub(crate) struct Ping;
 
-type Started = Arc<Mutex<Option<tokio::sync::oneshot::Sender<Instant>>>>;
+pub(crate) type Started = Arc<Mutex<Option<tokio::sync::oneshot::Sender<Instant>>>>;
 
 impl Job for Ping {
     const NAME: &'static str = "ping";
@@ -44,21 +44,27 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<()> {
             .register::<Ping>()
             .start()
             .await?;
-        let mut samples = Samples::default();
-        for _ in 0..SUBMITS {
-            let (tell, told) = tokio::sync::oneshot::channel();
-            if let Ok(mut waiter) = waiter.lock() {
-                *waiter = Some(tell);
-            }
-            let asked = now();
-            service.submit(Ping).await?;
-            samples.push(told.await?.saturating_duration_since(asked));
-            // Idle again before the next.
-            pause(Duration::from_millis(2)).await;
-        }
+        let samples = measure(&service, &waiter).await?;
         service.shutdown().await;
         anyhow::Ok(samples)
     })?;
     say(format!("== latency: idle, submit to start, {SUBMITS} submits\n{}", samples.summary()));
     Ok(())
+}
+
+/// Submits pings to an idle service, one after the other; they start there or elsewhere.
+pub(crate) async fn measure(service: &Service, waiter: &Started) -> anyhow::Result<Samples> {
+    let mut samples = Samples::default();
+    for _ in 0..SUBMITS {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        if let Ok(mut waiter) = waiter.lock() {
+            *waiter = Some(tell);
+        }
+        let asked = now();
+        service.submit(Ping).await?;
+        samples.push(told.await?.saturating_duration_since(asked));
+        // Idle again before the next.
+        pause(Duration::from_millis(2)).await;
+    }
+    Ok(samples)
 }

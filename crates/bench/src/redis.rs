@@ -5,6 +5,7 @@
 
 mod contestant;
 mod limits;
+mod nodes;
 mod ours;
 mod peers;
 mod report;
@@ -35,6 +36,10 @@ pub(crate) struct Options {
     /// How often each speed is measured; the median counts (part redis).
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
+
+    /// How many jobs go through before memory is looked at for the last time (part redis).
+    #[arg(long, default_value_t = 1_000_000)]
+    memory_jobs: usize,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -98,6 +103,8 @@ pub(crate) fn run(directory: &Path, jobs: usize, options: &Options) -> anyhow::R
             }
             _ => say(format!("{}: absent, and with it the ratios: this build has no store on Redis", ours::NAME)),
         }
+        nodes::latency(&directory, aof)?;
+        nodes::memory(&directory, aof, options.memory_jobs)?;
     }
     for contestant in &contestants {
         say(format!("{} records of a job: {}", contestant.name(), contestant.records()));

@@ -66,10 +66,7 @@ impl Served {
 
     /// Resident memory in MiB.
     pub(crate) fn memory(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        let kib: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kib / 1024.0)
+        Ok(resident(self.child.id())? / 1024.0)
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
@@ -139,4 +136,11 @@ async fn preload(path: &Path, stored: usize) -> anyhow::Result<()> {
         store.insert(jobs, clock.now()).await?;
     }
     Ok(())
+}
+
+/// Resident memory of a process in KiB.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
 }

@@ -137,7 +137,9 @@ impl Maintenance {
             Sweep::Promote => self.store.promote(BATCH, now).await,
             Sweep::Reap => self.store.reap(BATCH, random_u32(), now).await,
             Sweep::Prune => {
-                let mut swept = self.store.prune(limits::PRUNE_MAX, now).await?;
+                // Of a store that is far away, more at once: each call costs some round trips, whatever it removes.
+                let most = limits::PRUNE_MAX * self.store.rounds().max(1);
+                let mut swept = self.store.prune(most, now).await?;
                 self.remove_logs(&swept.removed).await;
                 if !swept.more
                     && let Some(bytes_max) = self.bytes_max
