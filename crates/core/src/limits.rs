@@ -171,7 +171,8 @@ pub const ACT_MAX: usize = 200;
 /// Jobs of a batch that are inserted in one transaction, for the same reason.
 pub const BATCH_INSERT_MAX: usize = 500;
 
-/// Jobs that a sweep removes in one transaction, for the same reason: removing costs more than inserting.
+/// Jobs that a sweep removes in one transaction, for the same reason: removing costs more than inserting. As many times more
+/// of a store that is far away as it has rounds ([`crate::Store::rounds`]).
 pub const PRUNE_MAX: usize = 250;
 
 /// Bytes that jobs may take on the disk before final ones go ahead of their time. Room for about two million small jobs.

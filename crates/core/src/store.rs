@@ -111,7 +111,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Extends leases of `pool` to `until`, answering for each in order, and names the pool's leases not listed here.
     ///
-    /// Safe to repeat. A lease is extended even after its end as long as nobody reaped it.
+    /// Safe to repeat. A lease is extended even after its end as long as nobody reaped it. If runs of the pool end meanwhile, a
+    /// lease that was not listed may be named only by the next call.
     async fn extend(&self, pool: &PoolId, leases: &[LeaseKey], until: Time, now: Time) -> Result<Extended>;
 
     /// Records how runs ended, each answered on its own, all in one step.

@@ -1,8 +1,9 @@
 //! Runs that a pool does not know of: claims whose answer was lost.
 //!
 //! Each claim is counted with how many of its jobs still run ([`Keys::held`]). Where these are as many as the pool has just
-//! extended of that claim, which is nearly always, nothing more is looked at. Else the runs of all pools are: their headers
-//! tell which claim they are of.
+//! extended of that claim nothing more is looked at. Else the runs of all pools are: their headers tell which claim they are
+//! of. So it is while the pool runs what it has, and not while it claims: what was claimed since it listed its leases is more
+//! than it has extended.
 //!
 //! [`Keys::held`]: crate::keys::Keys::held
 

@@ -20,6 +20,7 @@ super::cases! { $ extend:
     extend_moves_the_time_of_reaping,
     extend_does_not_put_off_the_timeout,
     unlisted_are_all_leases_of_this_incarnation_only,
+    unlisted_are_also_single_leases_of_a_claim,
     extend_of_nothing_names_all_leases,
     check_in_is_kept,
     check_in_tells_of_a_signal,
@@ -169,6 +170,28 @@ async fn unlisted_are_all_leases_of_this_incarnation_only(t: &Bench) {
     assert_eq!(t.extend_all("web/01", &[lease(&earlier[0])]).await.unlisted, []);
     assert_eq!(t.extend_all("api/02", &[lease(&other[0])]).await.unlisted, []);
     assert_eq!(t.extend_all("api/03", &[]).await.unlisted, []);
+}
+
+/// A claim of several jobs, one of which is listed, one ended, and one is listed although its lease is lost.
+async fn unlisted_are_also_single_leases_of_a_claim(t: &Bench) {
+    for _ in 0..5 {
+        t.job("copy").insert().await;
+    }
+    let leases: Vec<LeaseKey> = t.ask(&["copy"]).slots(5).claim().await.iter().map(lease).collect();
+    let [listed, ended, lost, left, forgotten] = leases.as_slice() else { panic!("{} jobs", leases.len()) };
+    t.finish_ok(ended).await;
+    t.finish_ok(lost).await;
+
+    let extended = t.extend_all(POOL, &[listed.clone(), lost.clone()]).await;
+
+    assert_eq!(extended.leases, [HELD, Held::Lost]);
+    let mut unlisted = extended.unlisted;
+    unlisted.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut wanted = vec![left.clone(), forgotten.clone()];
+    wanted.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(unlisted, wanted);
+    let all = [listed.clone(), left.clone(), forgotten.clone()];
+    assert_eq!(t.extend_all(POOL, &all).await.unlisted, []);
 }
 
 async fn extend_of_nothing_names_all_leases(t: &Bench) {

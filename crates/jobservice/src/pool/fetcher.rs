@@ -373,7 +373,7 @@ impl Fetcher {
                         let id = &run.job().id;
                         tracing::error!(job.id = %id, error = %error, "the end of a run of job {id} cannot be stored");
                     }
-                    self.table.abandon(sent.iter().map(|(run, _)| run));
+                    self.table.abandon(sent.iter().map(|(run, _)| run), self.env.clock.now());
                     return;
                 }
                 // One bad record may make the whole batch fail: find out by sending them one by one.

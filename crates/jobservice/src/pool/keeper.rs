@@ -85,7 +85,7 @@ impl Keeper {
         for (run, held) in runs.iter().zip(extended.leases) {
             self.take_held(run, held);
         }
-        self.table.unlisted(&leases, &extended.unlisted);
+        self.table.unlisted(&extended.unlisted, now);
         let orphans: Vec<LeaseKey> =
             extended.unlisted.into_iter().filter(|lease| self.table.is_orphan(lease)).collect();
         if orphans.is_empty() { Ok(()) } else { self.give_back(orphans, now).await }

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use jobservice_core::Time;
 use jobservice_core::job::{LeaseKey, Signal};
+use jobservice_core::{Time, limits};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -34,7 +34,8 @@ struct Inner {
     claims: Vec<u64>,
     early: Vec<(LeaseKey, Signal)>,
     /// Leases of runs whose ends the store cannot take. They look unlisted too, and nobody may run their jobs at once.
-    abandoned: Vec<LeaseKey>,
+    /// With the time of that.
+    abandoned: Vec<(LeaseKey, Time)>,
 }
 
 impl Table {
@@ -87,10 +88,13 @@ impl Table {
     }
 
     /// The store cannot take the ends of these runs: their leases are left to the reaper.
-    pub(crate) fn abandon<'a>(&self, runs: impl IntoIterator<Item = &'a Arc<Run>> + Clone) {
-        let leases = runs.clone().into_iter().map(|run| run.lease().clone());
-        self.inner.lock().abandoned.extend(leases);
+    pub(crate) fn abandon<'a>(&self, runs: impl IntoIterator<Item = &'a Arc<Run>> + Clone, now: Time) {
+        self.leave_to_reaper(runs.clone().into_iter().map(|run| run.lease().clone()), now);
         self.remove(runs);
+    }
+
+    fn leave_to_reaper(&self, leases: impl Iterator<Item = LeaseKey>, now: Time) {
+        self.inner.lock().abandoned.extend(leases.map(|lease| (lease, now)));
     }
 
     /// Whether one of the runs crashed before.
@@ -122,15 +126,15 @@ impl Table {
     pub(crate) fn is_orphan(&self, lease: &LeaseKey) -> bool {
         let inner = self.inner.lock();
         !inner.claims.contains(&lease.nonce)
-            && !inner.abandoned.contains(lease)
+            && !inner.abandoned.iter().any(|(abandoned, _)| abandoned == lease)
             && !inner.runs.iter().any(|run| run.lease() == lease)
     }
 
-    /// These are all leases that the store knows beside those `listed`, of which it was told: others need not be remembered.
-    /// One that was abandoned meanwhile was still listed.
-    pub(crate) fn unlisted(&self, listed: &[LeaseKey], unlisted: &[LeaseKey]) {
+    /// The store named these leases: abandoned ones that it knows no more need not be remembered. Not as soon as one is not
+    /// named: a store may name it only the next time. Once its lease is over anybody may give the job back.
+    pub(crate) fn unlisted(&self, unlisted: &[LeaseKey], now: Time) {
         let mut inner = self.inner.lock();
-        inner.abandoned.retain(|lease| unlisted.contains(lease) || listed.contains(lease));
+        inner.abandoned.retain(|(lease, at)| unlisted.contains(lease) || now < *at + limits::LEASE);
     }
 
     // ---- when to look for runs whose time is over ----
@@ -150,5 +154,31 @@ impl Table {
     /// Resolves when the keeper has to look earlier than it meant to.
     pub(crate) fn look(&self) -> Notified<'_> {
         self.look.notified()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jobservice_core::JobId;
+
+    use super::*;
+
+    #[test]
+    fn an_abandoned_lease_is_remembered_until_it_is_over_though_an_extend_does_not_name_it() {
+        let table = Table::default();
+        let lease = LeaseKey { id: JobId::generate(), attempt: 1, nonce: 7 };
+        let abandoned_at = Time::from_millis(1000);
+        let over = abandoned_at + limits::LEASE;
+        assert!(table.is_orphan(&lease));
+
+        table.leave_to_reaper(std::iter::once(lease.clone()), abandoned_at);
+        table.unlisted(&[], Time::from_millis(over.as_millis() - 1));
+        assert!(!table.is_orphan(&lease), "it may be named again");
+        table.unlisted(std::slice::from_ref(&lease), over);
+        assert!(!table.is_orphan(&lease), "it is named still");
+        table.unlisted(&[], over);
+
+        assert!(table.is_orphan(&lease));
+        assert!(table.inner.lock().abandoned.is_empty());
     }
 }

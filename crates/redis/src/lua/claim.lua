@@ -96,7 +96,6 @@ local function run(id, batch)
     call('HINCRBY', p .. 'outbox:' .. id, 'v', 1)
     call('ZADD', p .. 'outbox', 'NX', ARGV[1], id)
     call('ZADD', p .. 'outbox_since', 'LT', ARGV[1], id)
-    batch.events = true
     flags = 'h'
   else
     flags = '-'
@@ -104,14 +103,14 @@ local function run(id, batch)
   if digest ~= '-' then
     call('DEL', p .. 'unique:' .. digest)
   end
-  local run = ends_of(timeout)
+  local lasts = ends_of(timeout)
   local after = '2 ' .. after_one(version) .. mark .. attempt .. ' ' .. seq .. ' ' .. flags .. ' '
-    .. timeout .. ' ' .. ready_at .. run.lease .. rest
+    .. timeout .. ' ' .. ready_at .. lasts.lease .. rest
   call('HSET', key, 'h', after)
   local n = #jobs
   jobs[n + 1], jobs[n + 2], jobs[n + 3], jobs[n + 4] = id, after, record[2], record[3] or ''
   local m = #batch.running
-  batch.running[m + 1], batch.running[m + 2] = run.reap_at, id
+  batch.running[m + 1], batch.running[m + 2] = lasts.reap_at, id
   local waited = now - tonumber(ready_at)
   if waited > 0 then
     batch.waited = batch.waited + waited
@@ -180,7 +179,7 @@ for round = 1, 2 do
         picked = call('ZRANGE', ready, 0, wanted - 1)
       end
       if #picked > 0 then
-        local batch = { running = {}, waited = 0, events = false }
+        local batch = { running = {}, waited = 0 }
         for at = 1, #picked do
           local id = picked[at]
           if id == first[1] then
