@@ -37,6 +37,10 @@ demo:
 cluster:
     examples/cluster/run.sh
 
+# Write anew which functions a service runs first (crates/server/link/order.ld). Needs valgrind.
+order:
+    scripts/order.sh
+
 # Write the documents that come from the code.
 docs:
     cargo run --quiet --package xtask -- docs
