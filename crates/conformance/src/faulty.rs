@@ -47,6 +47,7 @@ enum Fault {
 /// The faulty store.
 pub struct Faulty {
     inner: Arc<dyn Store>,
+    rounds: usize,
     plan: Mutex<Plan>,
 }
 
@@ -62,7 +63,14 @@ struct Plan {
 impl Faulty {
     /// Puts faults before `inner`: at these rates, as this seed says.
     pub fn new(inner: Arc<dyn Store>, rates: Rates, seed: u64) -> Faulty {
-        Faulty { inner, plan: Mutex::new(Plan { rng: Rng::new(seed), rates, apart: Vec::new(), lost: 0, refused: 0 }) }
+        let plan = Plan { rng: Rng::new(seed), rates, apart: Vec::new(), lost: 0, refused: 0 };
+        Faulty { inner, rounds: 1, plan: Mutex::new(plan) }
+    }
+
+    /// The same as a store that wants so many exchanges under way at once: see [`Store::rounds`].
+    #[must_use]
+    pub fn with_rounds(self, rounds: usize) -> Faulty {
+        Faulty { rounds, ..self }
     }
 
     /// Changes the rates of all verbs: all zero ends the faults.
@@ -127,6 +135,10 @@ impl Faulty {
 
 #[async_trait]
 impl Store for Faulty {
+    fn rounds(&self) -> usize {
+        self.rounds
+    }
+
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {
         self.through("insert", self.inner.insert(jobs, now)).await
     }

@@ -3,7 +3,8 @@
 //! It talks to the store in rounds. A round carries all that ended since the last one together with the claim for the
 //! slots that are free, so that both ride one commit; the next round begins when the answers of this one are there. A store
 //! that is far away gets a second round while it works on the first, each for its share of the slots
-//! ([`jobservice_core::Store::rounds`]). Nothing waits for a timer: the slower the store, the larger the rounds.
+//! ([`jobservice_core::Store::rounds`]), and not in the same moment as the first ([`STAGGER`]). Nothing waits for a timer: the
+//! slower the store, the larger the rounds.
 //!
 //! What it never does: start a job twice (a lost answer of a claim is the keeper's business), forget an outcome (a report
 //! that was not answered goes again, the store gives the same answer), claim while outcomes cannot be reported (so what it
@@ -42,7 +43,15 @@ const WATCH_FIRST: Duration = Duration::from_millis(1);
 const WATCH_LAST: Duration = Duration::from_millis(64);
 
 /// Jobs that a round must at least have room for, if it is not to be the only one.
-const SHARE_MIN: usize = 16;
+const SHARE_MIN: usize = 5;
+
+/// Two rounds that leave in one moment are read, and answered, together. Then the store has nothing to do until both have
+/// run here, whereupon they leave together again, and so for ever: a fourth of its time was lost. Whatever could leave within
+/// this time after another waits for an answer instead, and from then on the store works on one while the other runs here.
+///
+/// Longer than the runners of one batch end after one another (some 10 microseconds), shorter than it takes from an answer
+/// until the first of its jobs has ended (some 35).
+const STAGGER: Duration = Duration::from_micros(25);
 
 /// How long it tries to report the last outcomes at the end.
 ///
@@ -90,6 +99,8 @@ struct Turn {
     ended: Vec<Ended>,
     /// There may be jobs to claim.
     hungry: bool,
+    /// When the last round left.
+    begun_at: Instant,
     /// When it asks for jobs although nothing told of any. Kept over turns: what wakes the loop more often must not push
     /// it away.
     claim_at: Instant,
@@ -117,6 +128,7 @@ impl Fetcher {
             reporting: 0,
             ended: Vec::new(),
             hungry: true,
+            begun_at: now(),
             claim_at: now() + CLAIM_EVERY,
             quiet_until: None,
             backoff: Backoff::default(),
@@ -154,8 +166,9 @@ impl Fetcher {
                 self.drain(grace);
                 continue;
             }
-            while in_flight.len() < rounds {
+            while in_flight.is_empty() || (in_flight.len() < rounds && turn.begun_at.elapsed() >= STAGGER) {
                 let Some(round) = self.next_round(&mut turn, rounds, draining_until.is_some()) else { break };
+                turn.begun_at = now();
                 in_flight.push(round);
             }
             if let Some(until) = draining_until
@@ -207,7 +220,8 @@ impl Fetcher {
             return None;
         }
         let mut round = Round::default();
-        let take = if turn.one_by_one { turn.ended.len().min(1) } else { turn.ended.len() };
+        let most = if turn.one_by_one { 1 } else { self.share(rounds) };
+        let take = turn.ended.len().min(most);
         for Ended { run, ending } in turn.ended.drain(..take) {
             match ending {
                 Ending::Report(outcome) => round.reports.push((run, outcome)),
@@ -222,7 +236,7 @@ impl Fetcher {
 
         // While outcomes cannot be reported no more jobs are taken: what has to be remembered stays bounded.
         let reports_fail = turn.told && (turn.reporting > 0 || !round.reports.is_empty());
-        if !draining && turn.hungry && !reports_fail && turn.ended.is_empty() {
+        if !draining && turn.hungry && !reports_fail && (turn.ended.is_empty() || !turn.one_by_one) {
             round.claim = self.claim(turn, rounds);
         }
         if round.is_empty() {
@@ -240,10 +254,14 @@ impl Fetcher {
         Some(Box::pin(round.go(Arc::clone(&self.env.store), Arc::clone(&self.env.clock))))
     }
 
+    /// How many slots a round is for. In a small pool for all: more calls would cost more than waiting.
+    fn share(&self, rounds: usize) -> usize {
+        if self.held_max >= rounds * SHARE_MIN { self.held_max.div_ceil(rounds) } else { self.held_max }
+    }
+
     fn claim(&self, turn: &Turn, rounds: usize) -> Option<Claim> {
-        // An idle pool asks once for all, and a small one always: more calls would cost more than waiting.
-        let is_split = turn.held > 0 && self.held_max >= rounds * SHARE_MIN;
-        let share = if is_split { self.held_max.div_ceil(rounds) } else { self.held_max };
+        // An idle pool asks once for all.
+        let share = if turn.held > 0 { self.share(rounds) } else { self.held_max };
         let free = self.held_max.saturating_sub(turn.held + turn.asked).min(share);
         if free == 0 || self.is_held_up() {
             return None;
@@ -333,7 +351,10 @@ impl Fetcher {
         if !std::mem::replace(&mut turn.told, true) {
             tracing::warn!(error = %error, source = ?std::error::Error::source(error), "the store of the jobs fails, trying on");
         }
-        turn.quiet_until = Some(now() + turn.backoff.step());
+        // Rounds that were under way together fail together: that is one failure.
+        if turn.quiet_until.is_none() {
+            turn.quiet_until = Some(now() + turn.backoff.step());
+        }
     }
 
     /// Takes the answers to reports; those that were not answered go again.
