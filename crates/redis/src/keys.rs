@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 use jobservice_core::job::Status;
 use jobservice_core::{JobId, Name, PoolId};
 
+/// The number of the layout of what is stored: raised with each change that an earlier version could not read, or would read
+/// wrongly. A store of another one is not opened.
+pub(crate) const LAYOUT: u32 = 1;
+
 /// The keys of one shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {

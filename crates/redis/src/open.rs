@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 use crate::checks::{self, Warnings};
 use crate::clock::RedisClock;
 use crate::epoch::Epoch;
-use crate::keys::Keys;
+use crate::keys::{Keys, LAYOUT};
 use crate::lane::Lane;
 use crate::link::home::Home;
 use crate::link::target::Target;
 use crate::link::{Link, Opener, Replicas};
 use crate::listen::listen;
 use crate::options::{Durability, OpenError, Options};
-use crate::pulse;
+use crate::pulse::{self, Made};
 use crate::store::{RedisStore, Shard};
 use crate::view::View;
 use crate::wake::Wake;
@@ -58,7 +58,10 @@ pub(crate) async fn open(options: &Options) -> Result<Arc<RedisStore>, OpenError
     });
     // The first is slow: the script is not known there yet. Of the others the quickest counts.
     for _ in 0..3 {
-        let shards = store.pulse().await?;
+        let Made { shards, layout } = store.pulse().await?;
+        if layout != LAYOUT {
+            return Err(OpenError::Layout { stored: layout, known: LAYOUT });
+        }
         if shards != count {
             return Err(OpenError::Shards { stored: shards, configured: count });
         }

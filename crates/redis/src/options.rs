@@ -123,6 +123,17 @@ pub enum OpenError {
          configuration or with CONFIG SET"
     )]
     Eviction(String),
+    /// What is stored was written by a version that lays it out otherwise.
+    #[error(
+        "what is in this redis has layout {stored}, and this version reads and writes layout {known}: use the version that wrote it, \
+         or another namespace"
+    )]
+    Layout {
+        /// The layout of what is there.
+        stored: u32,
+        /// Ours.
+        known: u32,
+    },
     /// The store has another number of parts.
     #[error(
         "the store has {stored} shards and this node is set to {configured}: set it to {stored}; it cannot be changed"

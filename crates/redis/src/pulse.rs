@@ -16,6 +16,7 @@ use redis::Value;
 use crate::checks;
 use crate::clock::{AWAY, Fit, Measured};
 use crate::epoch::Pulsed;
+use crate::keys::LAYOUT;
 use crate::link::{self, Connections, array, number, text, wait};
 use crate::script::PULSE;
 use crate::store::{RedisStore, Shard};
@@ -37,12 +38,21 @@ struct Answer {
     wall: i64,
     id: String,
     steps: i64,
-    shards: usize,
+    made: Made,
     /// When the store was back from an outage, and after how long (microseconds).
     resumed: Option<(i64, i64)>,
     seen: Seen,
     /// The shard is not what it was.
     lost: bool,
+}
+
+/// How the store was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// Its parts.
+    pub(crate) shards: usize,
+    /// See [`LAYOUT`].
+    pub(crate) layout: u32,
 }
 
 /// What a shard is asked to keep.
@@ -83,7 +93,7 @@ pub(crate) async fn beat(store: Weak<RedisStore>, mut connections: Connections) 
         }
         address = found.or(address);
         match store.pulse().await {
-            Ok(shards) => store.look_at_shards(shards),
+            Ok(made) => store.look_at_shards(made.shards),
             // Whoever needs the store finds it away as well, and says so.
             Err(error) => tracing::debug!(error = %error, "no pulse"),
         }
@@ -101,20 +111,20 @@ impl RedisStore {
         if age.is_zero() { EVERY } else { (age * 3 / 4).min(EVERY_MAX) }
     }
 
-    /// One pulse on all shards; the number of shards that the store was made with.
-    pub(crate) async fn pulse(&self) -> Result<usize> {
+    /// One pulse on all shards; how the store was made.
+    pub(crate) async fn pulse(&self) -> Result<Made> {
         let [first, others @ ..] = self.shards.as_slice() else { return Err(StoreError::Poisoned) };
         let others = join_all(others.iter().map(|shard| self.pulse_on(shard, Keeps::Identity)));
-        let (shards, others) = tokio::join!(self.pulse_first(first), others);
+        let (made, others) = tokio::join!(self.pulse_first(first), others);
         others.into_iter().try_for_each(|answer| answer.map(drop))?;
-        shards
+        made
     }
 
-    /// The first shard keeps the time of the store, and the number of its shards.
-    async fn pulse_first(&self, shard: &Shard) -> Result<usize> {
+    /// The first shard keeps the time of the store, and how it was made.
+    async fn pulse_first(&self, shard: &Shard) -> Result<Made> {
         let asked = self.clock.elapsed();
         let answer = self.pulse_on(shard, Keeps::Time { floor: None }).await?;
-        let Answer { steady, wall, shards, lost, resumed, .. } = answer;
+        let Answer { steady, wall, made, lost, resumed, .. } = answer;
         let answered = self.clock.elapsed();
         let fit = self.clock.follow(Measured { asked, answered, steady, wall });
         if let Some((at, after)) = resumed {
@@ -134,7 +144,7 @@ impl RedisStore {
                 self.pulse_on(shard, Keeps::Time { floor: Some(self.clock.now()) }).await?;
             }
         }
-        Ok(shards)
+        Ok(made)
     }
 
     async fn pulse_on(&self, shard: &Shard, keeps: Keeps) -> Result<Answer> {
@@ -147,7 +157,14 @@ impl RedisStore {
         let looks = !self.wake.view.age_max().is_zero();
         let mut call = link::call(&PULSE, shard.keys.prefix());
         let lease = u64::try_from(limits::LEASE.as_micros()).unwrap_or(u64::MAX);
-        call.arg(id).arg(shards).arg(floor).arg(u8::from(looks)).arg(shard.epoch.node()).arg(AWAY).arg(lease);
+        call.arg(id)
+            .arg(shards)
+            .arg(floor)
+            .arg(u8::from(looks))
+            .arg(shard.epoch.node())
+            .arg(AWAY)
+            .arg(lease)
+            .arg(LAYOUT);
         let (look, sent) = (self.wake.view.begin(link::now()), shard.epoch.sent());
         let answer = shard.link.run(&PULSE, &call, "pulse").await?;
         let mut answer = read(&answer)?;
@@ -245,13 +262,16 @@ fn read(answer: &Value) -> Result<Answer> {
     };
     let time = |at: usize| Ok::<_, StoreError>(maybe(at)?.map(Time::from_millis));
     let seen =
-        Seen { scheduled: time(7)?, running: time(8)?, events: time(9)?, policies: time(10)?, work: whole(11)? > 0 };
+        Seen { scheduled: time(8)?, running: time(9)?, events: time(10)?, policies: time(11)?, work: whole(12)? > 0 };
     Ok(Answer {
         steady: whole(0)?,
         wall: whole(1)?,
         id: text(field(2))?.unwrap_or_default().to_owned(),
         steps: whole(3)?,
-        shards: usize::try_from(maybe(4)?.unwrap_or(0)).unwrap_or(0),
+        made: Made {
+            shards: usize::try_from(maybe(4)?.unwrap_or(0)).unwrap_or(0),
+            layout: u32::try_from(maybe(7)?.unwrap_or(0)).unwrap_or(0),
+        },
         resumed: maybe(5)?.zip(maybe(6)?),
         seen,
         lost: false,

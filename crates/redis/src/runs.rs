@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use jobservice_core::job::LeaseKey;
 use jobservice_core::lifecycle::{Event, Refusal};
 use jobservice_core::store::{CheckedIn, Extended, Finished, Held, Report, Result};
@@ -126,6 +127,7 @@ impl RedisStore {
         let mut answer = Extended { leases: vec![Held::Lost; leases.len()], unlisted: Vec::new() };
         // A shard that is away must not cost the leases on the others.
         let mut trouble = None;
+        let before = join_all(self.shards.iter().map(|shard| self.claims(shard, pool))).await;
         for (shard, places) in self.by_shard(leases.iter().map(|lease| &lease.id)).await? {
             match self.extend_in(shard, leases, places, until, now).await {
                 Ok(held) => {
@@ -140,8 +142,12 @@ impl RedisStore {
         }
         let held = leases.iter().zip(&answer.leases).filter(|(_, answer)| **answer != Held::Lost);
         let held: HashSet<&LeaseKey> = held.map(|(lease, _)| lease).collect();
-        for shard in &self.shards {
-            match self.unlisted(shard, pool, &held, now).await {
+        for (shard, before) in self.shards.iter().zip(before) {
+            let unlisted = match before {
+                Ok(before) => self.unlisted(shard, pool, &held, &before, now).await,
+                Err(error) => Err(error),
+            };
+            match unlisted {
                 Ok(unlisted) => answer.unlisted.extend(unlisted),
                 Err(error) => trouble = Some(error),
             }

@@ -2,8 +2,8 @@
 //!
 //! Each claim is counted with how many of its jobs still run ([`Keys::held`]). Where these are as many as the pool has just
 //! extended of that claim nothing more is looked at. Else the runs of all pools are: their headers tell which claim they are
-//! of. So it is while the pool runs what it has, and not while it claims: what was claimed since it listed its leases is more
-//! than it has extended.
+//! of. The claims are counted twice, before the leases are extended and after that: what a pool claims meanwhile is more than
+//! it has extended, but was not there before, and what it had not heard of yet is over before long.
 //!
 //! [`Keys::held`]: crate::keys::Keys::held
 
@@ -24,7 +24,16 @@ use crate::work::{Work, ids};
 const PAGE: usize = 500;
 
 impl RedisStore {
-    /// The leases of a pool on a shard other than these, which it holds.
+    /// The claims of a pool of which jobs run on a shard, by nonce, with how many.
+    pub(crate) async fn claims(&self, shard: &Shard, pool: &PoolId) -> Result<HashMap<String, i64>> {
+        let mut get = redis::cmd("ZRANGE");
+        get.arg(shard.keys.held(pool)).arg(&[0, -1]).arg("WITHSCORES");
+        let claims = scored(&shard.link.send(&get, "extend").await?)?;
+        Ok(claims.into_iter().map(|(runs, nonce)| (nonce, runs)).collect())
+    }
+
+    /// The leases of a pool on a shard other than these, which it holds, of claims that were there `before` these were
+    /// extended.
     ///
     /// One whose run ends between the two looks may hide another until the next extend.
     pub(crate) async fn unlisted(
@@ -32,11 +41,13 @@ impl RedisStore {
         shard: &Shard,
         pool: &PoolId,
         held: &HashSet<&LeaseKey>,
+        before: &HashMap<String, i64>,
         now: Time,
     ) -> Result<Vec<LeaseKey>> {
-        let mut get = redis::cmd("ZRANGE");
-        get.arg(shard.keys.held(pool)).arg(&[0, -1]).arg("WITHSCORES");
-        let claims = scored(&shard.link.send(&get, "extend").await?)?;
+        if before.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claims = self.claims(shard, pool).await?;
         let mut known: HashMap<String, i64> = HashMap::new();
         if !claims.is_empty() {
             let held: Vec<&LeaseKey> = held.iter().copied().collect();
@@ -47,8 +58,11 @@ impl RedisStore {
                 }
             }
         }
-        let claims = claims.into_iter().filter(|(runs, nonce)| *runs > known.get(nonce).copied().unwrap_or(0));
-        let claims: HashSet<String> = claims.map(|(_, nonce)| nonce).collect();
+        let is_more = |claims: &HashMap<String, i64>, nonce: &str| {
+            claims.get(nonce).copied().unwrap_or(0) > known.get(nonce).copied().unwrap_or(0)
+        };
+        let claims: HashSet<String> =
+            claims.keys().filter(|nonce| is_more(&claims, nonce) && is_more(before, nonce)).cloned().collect();
         if claims.is_empty() {
             return Ok(Vec::new());
         }

@@ -97,6 +97,20 @@ async fn node_with_another_number_of_shards_is_refused() {
 }
 
 #[tokio::test]
+async fn store_of_another_layout_is_refused() {
+    let server = RedisServer::start();
+    drop(Node::open(&server.url()).await);
+    for (command, found) in [
+        (["HSET", "{jobservice:0}:epoch", "layout", "7"].as_slice(), 7),
+        (&["HDEL", "{jobservice:0}:epoch", "layout"], 0),
+    ] {
+        server.cli(command);
+        let refused = refusal(at(server.url())).await;
+        assert!(matches!(refused, OpenError::Layout { stored, known: 1 } if stored == found), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_options_are_named() {
     assert!(matches!(refusal(at("ftp://h")).await, OpenError::Target(_)));
     assert!(matches!(refusal(Options { namespace: "a}b".to_owned(), ..at("h") }).await, OpenError::Namespace(_)));
