@@ -192,33 +192,37 @@ impl JobOutbox {
         JobEvents { job, events, tries, gone: self.is_gone() }
     }
 
-    /// Notes what became of the delivery of the events up to `seq`.
+    /// Notes what became of the delivery of the events up to `seq`. Earlier ones that were sent again by hand are not meant: each
+    /// of these is settled by itself, and one that still waits was sent again while this one was on its way.
     pub fn settle(&mut self, seq: u32, settled: Settled, now: Time) {
+        let is_meant = |entry: &OutboxEntry| {
+            let at = entry.event.seq;
+            entry.is_waiting() && (at == seq || (at < seq && entry.resent_at.is_none()))
+        };
         match settled {
-            Settled::Done => self.end(seq, Delivery::Delivered, None, now),
-            Settled::Gone { error } => self.end(u32::MAX, Delivery::Gone, Some(&error), now),
-            Settled::Retry { at, error } => self.wait(seq, at, Some(error)),
-            Settled::Later { at } => self.wait(seq, at, None),
+            Settled::Done => self.end(is_meant, Delivery::Delivered, None, now),
+            Settled::Gone { error } => self.end(OutboxEntry::is_waiting, Delivery::Gone, Some(&error), now),
+            Settled::Retry { at, error } => {
+                // Nothing to wait for if it is settled already.
+                let Some(failed) = self.0.iter_mut().find(|entry| is_meant(entry)) else { return };
+                failed.tries += 1;
+                failed.error = Some(error);
+                self.hold(at);
+            }
+            Settled::Later { at } => {
+                if self.waiting().next().is_some_and(|first| first.event.seq <= seq) {
+                    self.hold(at);
+                }
+            }
         }
     }
 
-    /// Settles the waiting events up to `seq`, and lets the oldest go of what is kept.
-    fn end(&mut self, seq: u32, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
-        for entry in self.0.iter_mut().filter(|entry| entry.is_waiting() && entry.event.seq <= seq) {
+    /// Settles events, and lets the oldest go of what is kept.
+    fn end(&mut self, which: impl Fn(&OutboxEntry) -> bool, delivery: Delivery, error: Option<&Arc<str>>, now: Time) {
+        for entry in self.0.iter_mut().filter(|entry| which(entry)) {
             entry.end(delivery, error, now);
         }
         self.trim();
-    }
-
-    /// Lets all wait until `at`, unless the event that failed is settled already.
-    fn wait(&mut self, seq: u32, at: Time, failure: Option<Arc<str>>) {
-        let first = self.0.iter_mut().find(|entry| entry.is_waiting());
-        let Some(first) = first.filter(|first| first.event.seq <= seq) else { return };
-        if let Some(failure) = failure {
-            first.tries += 1;
-            first.error = Some(failure);
-        }
-        self.hold(at);
     }
 
     /// Makes the turn of an event now; answers whether there is such an event.

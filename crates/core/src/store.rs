@@ -205,7 +205,8 @@ pub trait Store: Send + Sync + 'static {
     async fn take_events(&self, limit: usize, until: Time, now: Time) -> Result<Vec<JobEvents>>;
 
     /// Records what became of the delivery of a job's events up to and including `seq`: they are settled and kept for a
-    /// while ([`crate::outbox`]), or all that wait of the job's events wait until the given time. Events that joined while
+    /// while ([`crate::outbox`]), or all that wait of the job's events wait until the given time. Earlier ones that were sent
+    /// again by hand are settled each by itself: one that still waits was sent again meanwhile. Events that joined while
     /// others were held have their turn as soon as those are settled. A crash before this sends the event again: delivery
     /// is at least once. Safe to repeat: what is settled already stays as it is.
     async fn settle_event(&self, id: &JobId, seq: u32, settled: Settled, now: Time) -> Result<()>;

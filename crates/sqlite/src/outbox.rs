@@ -187,13 +187,14 @@ impl Session<'_> {
     pub(crate) fn settle_event(&mut self, id: &JobId, seq: u32, settled: &Settled, now: Time) -> Result<(), Failure> {
         let Some(job) = self.number_of(id)? else { return Ok(()) };
         match settled {
-            Settled::Done => self.end_events(job, seq, Delivery::Delivered, None, now)?,
-            Settled::Gone { error } => self.end_events(job, u32::MAX, Delivery::Gone, Some(error), now)?,
+            Settled::Done => self.end_events(job, Some(seq), Delivery::Delivered, None, now)?,
+            Settled::Gone { error } => self.end_events(job, None, Delivery::Gone, Some(error), now)?,
             Settled::Retry { at, error } => {
                 let mut failed = self.conn.prepare_cached(
                     "UPDATE outbox SET tries = tries + 1, failure = ?3
-                     WHERE job = ?1 AND seq <= ?2
-                     AND seq = (SELECT min(seq) FROM outbox WHERE job = ?1 AND delivery = 0)",
+                     WHERE job = ?1 AND seq =
+                     (SELECT min(seq) FROM outbox WHERE job = ?1 AND delivery = 0
+                      AND (seq = ?2 OR (seq < ?2 AND resent_at IS NULL)))",
                 )?;
                 // Nothing to wait for if the event that failed is settled already.
                 let counted = failed.execute((job, seq, &**error))? > 0;
@@ -219,20 +220,21 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Settles the waiting events of a job up to `seq`, and lets the oldest go of what is kept.
+    /// Settles the waiting events of a job, all or those up to one (but for earlier ones that were sent again), and lets the
+    /// oldest go of what is kept.
     fn end_events(
         &mut self,
         job: i64,
-        seq: u32,
+        up_to: Option<u32>,
         delivery: Delivery,
         failure: Option<&str>,
         now: Time,
     ) -> Result<(), Failure> {
         let mut end = self.conn.prepare_cached(
             "UPDATE outbox SET delivery = ?3, next_at = ?4, failure = coalesce(?5, failure)
-             WHERE job = ?1 AND seq <= ?2 AND delivery = 0",
+             WHERE job = ?1 AND delivery = 0 AND (?2 IS NULL OR seq = ?2 OR (seq < ?2 AND resent_at IS NULL))",
         )?;
-        end.execute((job, seq, delivery_number(delivery), now.as_millis(), failure))?;
+        end.execute((job, up_to, delivery_number(delivery), now.as_millis(), failure))?;
         drop(end);
         self.trim_events(job)
     }

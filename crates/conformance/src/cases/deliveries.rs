@@ -21,6 +21,7 @@ super::cases! { $ deliveries:
     only_the_newest_settled_events_are_kept,
     delivered_event_is_sent_again,
     event_sent_again_goes_before_those_that_wait,
+    event_sent_again_while_a_later_one_is_on_its_way_is_sent,
     event_sent_again_has_a_new_deadline,
     event_sent_again_is_not_replaced_by_a_check_in,
     waiting_event_that_is_sent_again_has_its_turn_now,
@@ -208,6 +209,26 @@ async fn delivered_event_is_sent_again(t: &Bench) {
     assert_eq!(states(&events(t, &id).await), [(1, Delivery::Delivered), (2, Delivery::Delivered)]);
     t.advance(seconds(600));
     assert_eq!(t.take_events().await, [], "once");
+}
+
+/// What becomes of the later one is no news of the earlier one.
+async fn event_sent_again_while_a_later_one_is_on_its_way_is_sent(t: &Bench) {
+    let lease = t.hooked_run("copy").await;
+    t.take_events().await;
+    t.delivered(&lease.id, 1).await;
+    t.finish_ok(&lease).await;
+    assert_eq!(seqs(&one(t.take_events().await)), [2]);
+    assert_eq!(resend(t, &lease.id, 1).await, Resent::Done);
+
+    settle(t, &lease.id, 2, Settled::Retry { at: t.now(), error: "503".into() }).await;
+
+    let tries: Vec<u32> = events(t, &lease.id).await.iter().map(|entry| entry.tries).collect();
+    assert_eq!(tries, [0, 1]);
+
+    settle(t, &lease.id, 2, Settled::Done).await;
+
+    assert_eq!(states(&events(t, &lease.id).await), [(1, Delivery::Waiting), (2, Delivery::Delivered)]);
+    assert_eq!(seqs(&one(t.take_events().await)), [1]);
 }
 
 async fn event_sent_again_goes_before_those_that_wait(t: &Bench) {
