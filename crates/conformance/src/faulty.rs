@@ -4,6 +4,7 @@
 //! happened and the caller does not know; after a refused one it has not, and the caller does not know that either. Both
 //! look alike: [`StoreError::Unavailable`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -47,7 +48,7 @@ enum Fault {
 /// The faulty store.
 pub struct Faulty {
     inner: Arc<dyn Store>,
-    rounds: usize,
+    rounds: Option<usize>,
     plan: Mutex<Plan>,
 }
 
@@ -58,19 +59,20 @@ struct Plan {
     apart: Vec<(&'static str, Rates)>,
     lost: u64,
     refused: u64,
+    calls: BTreeMap<&'static str, u64>,
 }
 
 impl Faulty {
     /// Puts faults before `inner`: at these rates, as this seed says.
     pub fn new(inner: Arc<dyn Store>, rates: Rates, seed: u64) -> Faulty {
-        let plan = Plan { rng: Rng::new(seed), rates, apart: Vec::new(), lost: 0, refused: 0 };
-        Faulty { inner, rounds: 1, plan: Mutex::new(plan) }
+        let plan = Plan { rng: Rng::new(seed), rates, apart: Vec::new(), lost: 0, refused: 0, calls: BTreeMap::new() };
+        Faulty { inner, rounds: None, plan: Mutex::new(plan) }
     }
 
     /// The same as a store that wants so many exchanges under way at once: see [`Store::rounds`].
     #[must_use]
     pub fn with_rounds(self, rounds: usize) -> Faulty {
-        Faulty { rounds, ..self }
+        Faulty { rounds: Some(rounds), ..self }
     }
 
     /// Changes the rates of all verbs: all zero ends the faults.
@@ -93,8 +95,14 @@ impl Faulty {
         (plan.lost, plan.refused)
     }
 
+    /// How often a verb of the trait was called so far.
+    pub fn calls(&self, verb: &'static str) -> u64 {
+        self.plan.lock().calls.get(verb).copied().unwrap_or(0)
+    }
+
     fn draw(&self, verb: &'static str) -> Fault {
         let mut plan = self.plan.lock();
+        *plan.calls.entry(verb).or_default() += 1;
         let apart = plan.apart.iter().find(|(apart, _)| *apart == verb).map(|(_, rates)| *rates);
         let Rates { lost, refused, delayed } = apart.unwrap_or(plan.rates);
         let draw = plan.rng.below(100);
@@ -136,7 +144,7 @@ impl Faulty {
 #[async_trait]
 impl Store for Faulty {
     fn rounds(&self) -> usize {
-        self.rounds
+        self.rounds.unwrap_or_else(|| self.inner.rounds())
     }
 
     async fn insert(&self, jobs: Vec<NewJob>, now: Time) -> Result<Vec<Inserted>> {

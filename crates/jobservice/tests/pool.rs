@@ -102,6 +102,32 @@ async fn lost_answers_strand_no_job_and_run_none_twice() {
     }
 }
 
+/// Goal: free slots alone make no claims; only what is told, what ends and the safety tick do. Method: one job runs on and
+/// on, most slots are free, and the store wants two exchanges at a time.
+#[tokio::test]
+async fn pool_with_free_slots_and_nothing_to_claim_is_quiet() {
+    let (store, _) = faulty_by_value(1);
+    let store = Arc::new(store.with_rounds(2));
+    let (stage, mut script) = stage();
+    let t = Bench::on(Arc::clone(&store) as Arc<dyn Store>, Arc::default(), |builder| {
+        builder.with(stage).register::<Wait>().workers(10)
+    })
+    .await;
+    t.service.submit(Wait {}).await.unwrap();
+    assert_eq!(script.next().await, "began 1");
+
+    let (before, began) = (store.calls("claim"), tokio::time::Instant::now());
+    for _ in 0..200 {
+        tick().await;
+    }
+
+    let claims = store.calls("claim") - before;
+    let most = 10 + 10 * began.elapsed().as_secs();
+    assert!(claims <= most, "{claims} claims in {:?}", began.elapsed());
+    script.go();
+    t.end().await;
+}
+
 #[tokio::test]
 async fn outcomes_are_kept_while_the_store_is_away_and_no_more_jobs_are_taken() {
     let (store, inner) = faulty(1);

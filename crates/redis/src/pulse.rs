@@ -93,7 +93,7 @@ pub(crate) async fn beat(store: Weak<RedisStore>, mut connections: Connections) 
         }
         address = found.or(address);
         match store.pulse().await {
-            Ok(made) => store.look_at_shards(made.shards),
+            Ok(made) => store.look_at_made(made),
             // Whoever needs the store finds it away as well, and says so.
             Err(error) => tracing::debug!(error = %error, "no pulse"),
         }
@@ -191,11 +191,16 @@ impl RedisStore {
         self.warnings.set("check", text);
     }
 
-    fn look_at_shards(&self, stored: usize) {
+    fn look_at_made(&self, Made { shards: stored, layout }: Made) {
         let configured = self.shards.len();
         let text =
             format!("the store has {stored} shards and this node is set to {configured}: restart it with {stored}");
         self.warnings.set("shards", (stored != configured).then_some(text));
+        // Redis was emptied and a node of another version was the first to use it again; or a backup of such was loaded.
+        let text = format!(
+            "the store has layout {layout} now and this node writes layout {LAYOUT}: nodes of two versions use one redis; stop one kind"
+        );
+        self.warnings.set("layout", (layout != LAYOUT).then_some(text));
     }
 
     /// Tells the others that somebody watches jobs here, if it is time.

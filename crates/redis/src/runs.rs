@@ -125,9 +125,9 @@ impl RedisStore {
         now: Time,
     ) -> Result<Extended> {
         let mut answer = Extended { leases: vec![Held::Lost; leases.len()], unlisted: Vec::new() };
+        let before = join_all(self.shards.iter().map(|shard| self.claims(shard, pool))).await;
         // A shard that is away must not cost the leases on the others.
         let mut trouble = None;
-        let before = join_all(self.shards.iter().map(|shard| self.claims(shard, pool))).await;
         for (shard, places) in self.by_shard(leases.iter().map(|lease| &lease.id)).await? {
             match self.extend_in(shard, leases, places, until, now).await {
                 Ok(held) => {

@@ -1,6 +1,6 @@
 //! The fetcher: one loop that claims jobs, hands them to the runners, and reports how they ended.
 //!
-//! It talks to the store in rounds. A round carries all that ended since the last one together with the claim for the
+//! It talks to the store in rounds. A round carries what ended since the last one together with the claim for the
 //! slots that are free, so that both ride one commit; the next round begins when the answers of this one are there. A store
 //! that is far away gets a second round while it works on the first, each for its share of the slots
 //! ([`jobservice_core::Store::rounds`]), and not in the same moment as the first ([`STAGGER`]). Nothing waits for a timer: the
@@ -47,7 +47,7 @@ const SHARE_MIN: usize = 5;
 
 /// Two rounds that leave in one moment are read, and answered, together. Then the store has nothing to do until both have
 /// run here, whereupon they leave together again, and so for ever: a fourth of its time was lost. Whatever could leave within
-/// this time after another waits for an answer instead, and from then on the store works on one while the other runs here.
+/// this time after another waits until an answer, or something else, wakes the loop; and from then on the store works on one while the other runs here.
 ///
 /// Longer than the runners of one batch end after one another (some 10 microseconds), shorter than it takes from an answer
 /// until the first of its jobs has ended (some 35).
@@ -97,8 +97,11 @@ struct Turn {
     reporting: usize,
     /// Ended and not yet on their way to the store.
     ended: Vec<Ended>,
-    /// There may be jobs to claim.
+    /// There may be jobs to claim: a slot became free, or somebody told of jobs.
     hungry: bool,
+    /// The last claim left slots to the next. Not the same: when a claim finds less than it asked for this is over, but
+    /// what was told meanwhile is not.
+    more: bool,
     /// When the last round left.
     begun_at: Instant,
     /// When it asks for jobs although nothing told of any. Kept over turns: what wakes the loop more often must not push
@@ -128,6 +131,7 @@ impl Fetcher {
             reporting: 0,
             ended: Vec::new(),
             hungry: true,
+            more: false,
             begun_at: now(),
             claim_at: now() + CLAIM_EVERY,
             quiet_until: None,
@@ -221,7 +225,12 @@ impl Fetcher {
         }
         let mut round = Round::default();
         let most = if turn.one_by_one { 1 } else { self.share(rounds) };
-        let take = turn.ended.len().min(most);
+        let mut told = 0;
+        let take = turn.ended.iter().take_while(|ended| {
+            told += usize::from(!matches!(ended.ending, Ending::Nothing));
+            told <= most
+        });
+        let take = take.count();
         for Ended { run, ending } in turn.ended.drain(..take) {
             match ending {
                 Ending::Report(outcome) => round.reports.push((run, outcome)),
@@ -235,8 +244,9 @@ impl Fetcher {
         }
 
         // While outcomes cannot be reported no more jobs are taken: what has to be remembered stays bounded.
-        let reports_fail = turn.told && (turn.reporting > 0 || !round.reports.is_empty());
-        if !draining && turn.hungry && !reports_fail && (turn.ended.is_empty() || !turn.one_by_one) {
+        let unreported = turn.reporting > 0 || !round.reports.is_empty() || !turn.ended.is_empty();
+        let reports_fail = turn.told && unreported;
+        if !draining && (turn.hungry || turn.more) && !reports_fail && (turn.ended.is_empty() || !turn.one_by_one) {
             round.claim = self.claim(turn, rounds);
         }
         if round.is_empty() {
@@ -249,7 +259,8 @@ impl Fetcher {
             turn.asked += claim.slots as usize;
             // What becomes ready from here on may come too late for this claim, and makes the next; so do free slots that
             // it leaves to the next.
-            turn.hungry = turn.held + turn.asked < self.held_max;
+            turn.hungry = false;
+            turn.more = turn.held + turn.asked < self.held_max;
         }
         Some(Box::pin(round.go(Arc::clone(&self.env.store), Arc::clone(&self.env.clock))))
     }
@@ -318,7 +329,11 @@ impl Fetcher {
             match jobs {
                 Ok(jobs) => {
                     // Fewer than were asked for: there were no more that we may have. A notice tells of the next one.
-                    turn.hungry |= jobs.len() >= claim.slots as usize;
+                    if jobs.len() >= claim.slots as usize {
+                        turn.hungry = true;
+                    } else {
+                        turn.more = false;
+                    }
                     turn.held += jobs.len();
                     self.begin(turn, claim.nonce, jobs, draining);
                 }

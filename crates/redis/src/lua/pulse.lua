@@ -10,8 +10,8 @@
 --
 -- Answers with the time of the store and what TIME says, in microseconds, the id of the epoch, the number of steps
 -- and pulses of this node, the number of shards, when the store was back from an outage and after how
--- long ('': none lately), the layout of what is stored; then the least time of due, running, events and policies ('': none), and how many names may have
--- work.
+-- long ('': none lately), the layout of what is stored; then the least time of due, running, events and policies ('': none),
+-- and how many names may have work.
 local call = redis.call
 local p = KEYS[1]
 local candidate, shards, floor, look, node = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5]
