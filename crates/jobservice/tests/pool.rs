@@ -102,8 +102,8 @@ async fn lost_answers_strand_no_job_and_run_none_twice() {
     }
 }
 
-/// Goal: free slots alone make no claims; only what is told, what ends and the safety tick do. Method: one job runs on and
-/// on, most slots are free, and the store wants two exchanges at a time.
+/// Goal: free slots alone make no claims; only what is told, what ends and the safety tick do. Method: two jobs run on and
+/// on, of which the second was told of while the first ran; most slots are free, and the store wants two exchanges at a time.
 #[tokio::test]
 async fn pool_with_free_slots_and_nothing_to_claim_is_quiet() {
     let (store, _) = faulty_by_value(1);
@@ -113,8 +113,10 @@ async fn pool_with_free_slots_and_nothing_to_claim_is_quiet() {
         builder.with(stage).register::<Wait>().workers(10)
     })
     .await;
-    t.service.submit(Wait {}).await.unwrap();
-    assert_eq!(script.next().await, "began 1");
+    for _ in 0..2 {
+        t.service.submit(Wait {}).await.unwrap();
+        assert_eq!(script.next().await, "began 1");
+    }
 
     let (before, began) = (store.calls("claim"), tokio::time::Instant::now());
     for _ in 0..200 {
