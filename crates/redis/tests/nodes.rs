@@ -119,6 +119,19 @@ async fn nodes_agree_on_the_time_and_follow_redis() {
 }
 
 #[tokio::test]
+async fn node_warns_while_the_store_has_another_layout() {
+    let server = RedisServer::start();
+    let node = Node::open(&server.url()).await;
+    let warns = || node.store.warnings().iter().any(|text| text.contains("layout 7"));
+    assert!(!warns());
+
+    server.cli(&["HSET", "{jobservice:0}:epoch", "layout", "7"]);
+    until(SOON * 3, "it is noticed", async || warns()).await;
+    server.cli(&["HSET", "{jobservice:0}:epoch", "layout", "1"]);
+    until(SOON * 3, "it is over", async || !warns()).await;
+}
+
+#[tokio::test]
 async fn emptied_redis_is_noticed_and_used_again() {
     let server = RedisServer::start();
     let node = Node::open(&server.url()).await;

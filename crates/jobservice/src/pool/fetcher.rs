@@ -47,7 +47,8 @@ const SHARE_MIN: usize = 5;
 
 /// Two rounds that leave in one moment are read, and answered, together. Then the store has nothing to do until both have
 /// run here, whereupon they leave together again, and so for ever: a fourth of its time was lost. Whatever could leave within
-/// this time after another waits until an answer, or something else, wakes the loop; and from then on the store works on one while the other runs here.
+/// this time after another waits until an answer, or something else, wakes the loop; and from then on the store works on one
+/// while the other runs here.
 ///
 /// Longer than the runners of one batch end after one another (some 10 microseconds), shorter than it takes from an answer
 /// until the first of its jobs has ended (some 35).
