@@ -75,6 +75,6 @@ _deny:
 _tidy:
     scripts/tidy.sh
 
-# Before the tests proper, so that the summary of nextest is the last word.
+# Before the tests proper: what fails quickly comes first.
 _doctest:
     cargo test --quiet --workspace --doc

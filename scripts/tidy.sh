@@ -136,7 +136,8 @@ if [[ -f docs/original.md ]]; then
     report "no test has this name" < <(
         # shellcheck disable=SC2016 # the backticks are those of the document
         grep -noE '^\| R[0-9]+ .*' docs/original.md | while IFS=: read -r number line; do
-            echo "${line##*" | "}" | grep -oE '`[a-z0-9_]+_[a-z0-9_]+`' | tr -d '`' | while read -r name; do
+            # A row may name none: that must not end the loop.
+            { echo "${line##*" | "}" | grep -oE '`[a-z0-9_]+_[a-z0-9_]+`' || true; } | tr -d '`' | while read -r name; do
                 if ! grep -qE "fn $name\b" "${rust[@]}"; then echo "docs/original.md:$number: $name"; fi
             done
         done

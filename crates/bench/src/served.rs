@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -74,12 +75,17 @@ impl Served {
     }
 }
 
-/// The release binary, built if it is not there or older than the sources.
+/// The release binary, built if it is not there or older than the sources: once, so that no later start is measured with it.
 fn binary() -> anyhow::Result<PathBuf> {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(path) = BINARY.get() {
+        return Ok(path.clone());
+    }
     let built = Command::new("cargo").args(["build", "--release", "--quiet", "--bin", "jobservice"]).status()?;
     ensure!(built.success(), "cargo cannot build the service");
     let bench = std::env::current_exe()?;
-    Ok(bench.parent().context("the bench binary has no directory")?.join("jobservice"))
+    let path = bench.parent().context("the bench binary has no directory")?.join("jobservice");
+    Ok(BINARY.get_or_init(|| path).clone())
 }
 
 pub(crate) fn run(directory: &Path, stored: usize) -> anyhow::Result<()> {

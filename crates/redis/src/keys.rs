@@ -49,6 +49,11 @@ impl Keys {
         self.of("job:", id.as_str())
     }
 
+    /// Hash: what the pulses of the nodes know of the store: `lua/pulse.lua`.
+    pub(crate) fn epoch(&self) -> String {
+        self.of("epoch", "")
+    }
+
     /// Hash: the options of names, as [`crate::options`] writes them.
     pub(crate) fn names(&self) -> String {
         self.of("names", "")

@@ -74,6 +74,15 @@ fn gone() -> OpenError {
     OpenError::Thread(std::io::Error::other("it ended"))
 }
 
+/// Whether a node has made a store there.
+pub(crate) async fn is_used(options: &Options) -> Result<bool, OpenError> {
+    let (link, _) = link(options).await?;
+    checks::check(&link, &Warnings::default()).await?;
+    let mut exists = redis::cmd("EXISTS");
+    exists.arg(Keys::new(&options.namespace, 0, options.shards.max(1)).epoch());
+    Ok(link.send(&exists, "look whether it is used").await? != redis::Value::Int(0))
+}
+
 /// Connects as the options say.
 async fn link(options: &Options) -> Result<(Link, Opener), OpenError> {
     let target = Target::parse(&options.url)?;

@@ -63,6 +63,15 @@ impl RedisStore {
         Box::pin(crate::open::open(options)).await
     }
 
+    /// Whether there is a store: a first connection makes one, and with it settles for good how many shards it has.
+    /// This makes none.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the options are wrong, nobody answers, or it is no Redis to keep jobs in.
+    pub async fn is_used(options: &Options) -> std::result::Result<bool, OpenError> {
+        Box::pin(crate::open::is_used(options)).await
+    }
+
     /// The clock of the store, which all its nodes share: what a service on it must use.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock) as Arc<dyn Clock>

@@ -43,25 +43,20 @@ async fn original_form_of_an_address_is_understood() {
     assert_ne!(server.cli(&["-a", "secret", "-n", "3", "DBSIZE"]).trim(), "0");
 }
 
-/// The line that `docs/scaling.md` gives.
-const ACL: &str = "~{jobservice:* resetchannels &{jobservice:* -@all +@read +@write -@dangerous +eval +evalsha +publish \
-                   +subscribe +ping +select +time +wait +info +config|get";
+/// The page whose line for a user of its own is what operators take over.
+const SCALING: &str = include_str!("../../../docs/scaling.md");
 
 #[tokio::test]
 async fn restricted_user_is_enough() {
     let server = RedisServer::on_a_port(&["--save", ""]);
-    let line: Vec<&str> =
-        ["ACL", "SETUSER", "jobs", "on", ">secret"].into_iter().chain(ACL.split_whitespace()).collect();
-    assert_eq!(server.cli(&line).trim(), "OK");
-    let node = Node::open(&format!("redis://jobs:secret@127.0.0.1:{}", server.port())).await;
-    node.is_well().await;
+    let line = SCALING.lines().map(str::trim).find(|line| line.starts_with("ACL SETUSER jobs ")).unwrap();
+    assert_eq!(server.cli(&line.split(' ').collect::<Vec<_>>()).trim(), "OK");
+    let url = format!("redis://jobs:secret@127.0.0.1:{}", server.port());
+    // What the service has without a setting: `worker_pool.redis_pool.namespace`.
+    let namespace = "harbor_job_service".to_owned();
+    Node::with(Options { url: url.clone(), namespace, ..Options::default() }).await.is_well().await;
 
-    let refused = refusal(Options {
-        url: format!("redis://jobs:secret@127.0.0.1:{}", server.port()),
-        namespace: "foreign".to_owned(),
-        ..Options::default()
-    })
-    .await;
+    let refused = refusal(Options { url, namespace: "foreign".to_owned(), ..Options::default() }).await;
     assert!(format!("{refused:?}").contains("no permissions"), "{refused:?}");
 }
 

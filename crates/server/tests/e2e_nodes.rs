@@ -151,19 +151,29 @@ async fn every_node_shows_all_pools_and_any_job() -> Result<()> {
     ensure!(seen.len() == NODES, "one host, and still as many pools as nodes: {seen:?}");
 
     // The doctor sees the same from beside them.
-    let doctor = std::process::Command::new(env!("CARGO_BIN_EXE_jobservice"))
-        .arg("--data-dir")
-        .arg(cluster.data(0))
-        .args(["doctor", "--json"])
-        .env("JOB_SERVICE_POOL_BACKEND", "redis")
-        .env("JOB_SERVICE_POOL_REDIS_URL", format!("redis://127.0.0.1:{}", cluster.redis.port()))
-        .output()?;
-    let told = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    // No append-only file is a warning, and nothing is broken.
-    ensure!(doctor.status.code() == Some(1), "{told}");
+    let doctor = |namespace: &str| -> Result<String> {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_jobservice"))
+            .arg("--data-dir")
+            .arg(cluster.data(0))
+            .args(["doctor", "--json"])
+            .env("JOB_SERVICE_POOL_BACKEND", "redis")
+            .env("JOB_SERVICE_POOL_REDIS_URL", format!("redis://127.0.0.1:{}", cluster.redis.port()))
+            .env("JOB_SERVICE_POOL_REDIS_NAMESPACE", namespace)
+            .output()?;
+        let told = String::from_utf8_lossy(&ran.stdout).into_owned();
+        // No append-only file, or no store at all, is a warning, and nothing is broken.
+        ensure!(ran.status.code() == Some(1), "{told}");
+        Ok(told)
+    };
+    let told = doctor("harbor_job_service")?;
     for word in ["appendonly", "1 success", "3 living pools with 6 workers", "every index is sound"] {
         ensure!(told.contains(word), "{word} is not in {told}");
     }
+    // Where no node was it settles nothing for those that may come.
+    let told = doctor("unused")?;
+    ensure!(told.contains("no node has used the namespace"), "{told}");
+    let keys = cluster.redis.cli(&["KEYS", "{unused:*"]);
+    ensure!(keys.trim().is_empty(), "the doctor has made {keys}");
 
     // One that was killed is shown as dead, by the others.
     cluster.kill(2)?;

@@ -115,6 +115,8 @@ fn every_complaint_names_place_field_and_remedy() {
     assert!(complaints("worker_pool: {backend: redis}").contains("redis_url: it is missing"));
     let secret = complaints("worker_pool: {redis_pool: {redis_url: 'http://u:canary@h'}}");
     assert!(secret.contains("it is no address of a Redis; give host:port") && !secret.contains("canary"), "{secret}");
+    let slip = complaints("worker_pool:\n  redis_pool:\n    durabilty: replica");
+    assert!(slip.contains("c.yml:3: worker_pool.redis_pool.durabilty: it is not known; did you mean durability?"));
     let twice = complaints("worker_pool:\n  workers: 1\n  worker_pool: 2");
     assert!(
         twice

@@ -254,6 +254,8 @@ impl Reading {
             let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
             let place = format!("{file}:{}", entry.key_line);
             match options::of_path(&path) {
+                // Where the original has more keys than we list, a slip of the pen would be taken for one of them.
+                Some(option) if option.path.ends_with(".*") && options::is_a_slip(&path) => self.unknown(&path, place),
                 Some(option) => self.option(option, &path, place, &entry.node, file),
                 None if options::keys_under(&path).is_empty() => self.unknown(&path, place),
                 None => self.node(file, &path, &entry.node),
@@ -300,11 +302,11 @@ impl Reading {
     }
 
     fn unknown(&mut self, path: &str, place: String) {
-        let (above, key) = path.rsplit_once('.').unwrap_or(("", path));
-        let known = options::keys_under(above);
-        let remedy = match did_you_mean(key, known.iter().copied()) {
-            Some(meant) => format!("did you mean {meant}?"),
-            None => format!("known here are {}", known.join(", ")),
+        let remedy = if let Some(meant) = options::meant_by(path) {
+            format!("did you mean {meant}?")
+        } else {
+            let above = path.rsplit_once('.').map_or("", |(above, _)| above);
+            format!("known here are {}", options::keys_under(above).join(", "))
         };
         self.problem(place, path, "it is not known", remedy);
     }

@@ -250,8 +250,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         .default("{success: 3d, stopped: 7d, error: 30d, bytes_max: 1GiB}")
         .means(
             "How long final jobs are kept, by how they ended (stopped stands for cancelled as well); `names:` says the same\n\
-             of the jobs of one name. bytes_max bounds the room of all: above it final jobs go ahead of their time. Longer:\n\
-             more to look back at. Shorter: less disk.",
+             of the jobs of one name. bytes_max bounds the room of all jobs without their logs: above it final jobs go ahead\n\
+             of their time. Longer: more to look back at. Shorter: less disk.",
         ),
     served("core_server", "CORE_URL", "").form(Form::Url).example("http://core:8080").means(
         "The server that jobs' properties are fetched from (GET /api/internal/configurations, with the secret). Kept for\n\
@@ -338,6 +338,20 @@ pub(super) fn keys_under(path: &str) -> Vec<&'static str> {
     keys
 }
 
+/// The key that somebody who wrote the last key of this path may have meant.
+pub(super) fn meant_by(path: &str) -> Option<&'static str> {
+    let (above, key) = path.rsplit_once('.').unwrap_or(("", path));
+    did_you_mean(key, keys_under(above))
+}
+
+/// Whether a path that only stands for "more of the original's keys" is in all likelihood an option of ours, misspelt.
+pub(super) fn is_a_slip(path: &str) -> bool {
+    let Some((above, key)) = path.rsplit_once('.') else { return false };
+    did_you_mean(key, keys_under(above)).is_some_and(|meant| {
+        OPTIONS.iter().any(|option| option.used == Use::Served && option.path == format!("{above}.{meant}"))
+    })
+}
+
 /// The word among `known` that somebody who wrote `word` may have meant.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: String = word.chars().take(64).collect::<String>().to_lowercase();
@@ -377,6 +391,13 @@ mod tests {
         assert_eq!(did_you_mean("prot", ["port", "bind"]), Some("port"));
         assert_eq!(did_you_mean("workerpool", keys_under("")), Some("worker_pool"));
         assert_eq!(did_you_mean("elephants", keys_under("")), None);
+        assert!(is_a_slip("worker_pool.redis_pool.durabilty") && is_a_slip("worker_pool.redis_pool.shard"));
+        for key in ["metric", "metric.port", "worker_pool.redis_pool.idle_timeout_seconds"] {
+            assert!(!is_a_slip(key), "{key}");
+        }
+        for key in ["dial_timeout_second", "pool_size", "password", "database", "max_idle", "tls", "host", "port"] {
+            assert!(!is_a_slip(&format!("worker_pool.redis_pool.{key}")), "{key}");
+        }
     }
 
     #[test]

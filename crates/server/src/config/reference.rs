@@ -130,7 +130,9 @@ const PAGE_HEAD: &str = "\
 # Configuration
 
 Defaults, then the file (`-c FILE`, YAML), then the environment, then flags: the last one that speaks wins. An empty
-variable says nothing. Keys that are not known are errors.
+variable says nothing. Keys that are not known are errors, but for those beneath `worker_pool.redis_pool`, `metric` and `reaper`,
+where the original has more than we list: they are warnings, unless they look like a misspelt option; so are variables
+`JOB_SERVICE_..` that are not known.
 
 | command | what it does |
 |---|---|

@@ -252,7 +252,9 @@ impl From<StoreError> for ApiError {
         let (reason, description, retry_after_seconds): (_, Cow<'static, str>, _) = match &error {
             StoreError::Unavailable { .. } => (
                 Reason::StoreUnavailable,
-                "the store did not answer; whether the call happened is not known: repeat it".into(),
+                "the store did not answer; whether the call happened is not known: repeat it, a submission with its \
+                 Idempotency-Key (without one it may become two jobs)"
+                    .into(),
                 Some(2),
             ),
             StoreError::Contended { .. } => (

@@ -8,7 +8,7 @@ use super::doctor::{audit, jobs, pools, queue};
 use super::findings::Findings;
 use crate::http::chain;
 
-/// Looks whether it can be used, what it holds and who uses it. It stays as it is, but for being asked.
+/// Looks whether it can be used, what it holds and who uses it. No job is touched, and nothing made where there is nothing.
 pub(super) fn look(options: &Options, findings: &mut Findings) {
     // On a thread of its own: the command line already is in a runtime, which cannot wait for another one.
     let looked = std::thread::scope(|scope| scope.spawn(|| look_within(options, findings)).join());
@@ -22,7 +22,16 @@ pub(super) fn look(options: &Options, findings: &mut Findings) {
 fn look_within(options: &Options, findings: &mut Findings) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot look at Redis")?;
     runtime.block_on(async {
-        let store = match RedisStore::connect(options).await {
+        let opened = match RedisStore::is_used(options).await {
+            Ok(true) => RedisStore::connect(options).await,
+            Ok(false) => {
+                let what = format!("no node has used the namespace {:?} of this Redis yet", options.namespace);
+                findings.warning("store", what, "start the service, or correct redis_url or namespace");
+                return Ok(());
+            }
+            Err(error) => Err(error),
+        };
+        let store = match opened {
             Ok(store) => store,
             Err(error) => {
                 findings.broken("store", chain(&error), "nodes cannot use this Redis: see docs/scaling.md");
