@@ -74,13 +74,15 @@ fn gone() -> OpenError {
     OpenError::Thread(std::io::Error::other("it ended"))
 }
 
-/// Whether a node has made a store there.
-pub(crate) async fn is_used(options: &Options) -> Result<bool, OpenError> {
+/// Whether a node has made a store there, and what is not as it should be.
+pub(crate) async fn is_used(options: &Options) -> Result<(bool, Vec<String>), OpenError> {
     let (link, _) = link(options).await?;
-    checks::check(&link, &Warnings::default()).await?;
+    let warnings = Warnings::default();
+    checks::check(&link, &warnings).await?;
     let mut exists = redis::cmd("EXISTS");
     exists.arg(Keys::new(&options.namespace, 0, options.shards.max(1)).epoch());
-    Ok(link.send(&exists, "look whether it is used").await? != redis::Value::Int(0))
+    let is_used = link.send(&exists, "look whether it is used").await? != redis::Value::Int(0);
+    Ok((is_used, warnings.all()))
 }
 
 /// Connects as the options say.

@@ -63,12 +63,12 @@ impl RedisStore {
         Box::pin(crate::open::open(options)).await
     }
 
-    /// Whether there is a store: a first connection makes one, and with it settles for good how many shards it has.
-    /// This makes none.
+    /// Whether there is a store, and what is not as it should be although it would work. A first connection makes one, and
+    /// with it settles for good how many shards it has: this makes none.
     ///
     /// # Errors
     /// [`OpenError`]: the options are wrong, nobody answers, or it is no Redis to keep jobs in.
-    pub async fn is_used(options: &Options) -> std::result::Result<bool, OpenError> {
+    pub async fn is_used(options: &Options) -> std::result::Result<(bool, Vec<String>), OpenError> {
         Box::pin(crate::open::is_used(options)).await
     }
 

@@ -171,7 +171,7 @@ async fn every_node_shows_all_pools_and_any_job() -> Result<()> {
     }
     // Where no node was it settles nothing for those that may come.
     let told = doctor("unused")?;
-    ensure!(told.contains("no node has used the namespace"), "{told}");
+    ensure!(told.contains("no node has used the namespace") && told.contains("appendonly"), "{told}");
     let keys = cluster.redis.cli(&["KEYS", "{unused:*"]);
     ensure!(keys.trim().is_empty(), "the doctor has made {keys}");
 

@@ -80,6 +80,17 @@ async fn the_doctor_says_whether_all_is_well_and_what_is_not() -> Result<()> {
     std::fs::write(&wrong, "prot: 1\n")?;
     let settings = run(data, &["doctor", "-c", wrong.to_str().context("a path")?]).await?;
     assert!(settings.code == 2 && settings.out.contains("did you mean port?"), "{}", settings.out);
+
+    // Who has the jobs in Redis is not told of a store that is none of theirs, nor given one, also if a line is wrong.
+    std::fs::write(&wrong, "worker_pool: {backend: redis, redis_pool: {redis_url: 'h:1', durabilty: replica}}\n")?;
+    let wrong = wrong.to_str().context("a path")?;
+    let doctor = run(data, &["doctor", "-c", wrong]).await?;
+    assert!(doctor.code == 2 && doctor.out.contains("did you mean durability?"), "{}", doctor.out);
+    assert!(!doctor.out.contains("jobs.db"), "{}", doctor.out);
+    for tool in ["backup", "restore"] {
+        let refused = run(data, &[tool, "none.tar", "-c", wrong]).await?;
+        assert!(refused.code == 1 && refused.err.contains("the jobs are in Redis"), "{}", refused.err);
+    }
     Ok(())
 }
 

@@ -176,6 +176,11 @@ impl Config {
         reading.finish(secrets, sources.file.is_some())
     }
 
+    /// Whether the jobs are in Redis, whatever is wrong with the rest.
+    pub(crate) fn is_on_redis(sources: &Sources) -> bool {
+        Reading::of(sources).is_on_redis()
+    }
+
     /// Only where the data is, the data directory and the store's file, whatever is wrong with the rest: who has to look at
     /// a store, or to put one back, need not mend what only the service needs.
     pub(crate) fn places(sources: &Sources) -> Result<(PathBuf, PathBuf), ConfigError> {

@@ -121,7 +121,7 @@ pub(crate) fn page() -> String {
     let ignored: Vec<String> =
         OPTIONS.iter().filter(|option| option.used == Use::Ignored).map(|option| code(option.path)).collect();
     text.push_str(&ignored.join(", "));
-    text.push_str(". Any other unknown key is an error.\n");
+    text.push_str(". Any other unknown key is an error, and so is one that looks like a misspelt option.\n");
     text
 }
 

@@ -40,8 +40,12 @@ impl Reading {
     }
 
     /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
+    pub(super) fn is_on_redis(&mut self) -> bool {
+        self.choice("worker_pool.backend") == Some("redis")
+    }
+
     pub(super) fn redis(&mut self) -> Option<Options> {
-        let is_redis = self.choice("worker_pool.backend") == Some("redis");
+        let is_redis = self.is_on_redis();
         let url =
             self.take("worker_pool.redis_pool.redis_url", |text| Target::parse(text).is_ok().then(|| text.to_owned()));
         let namespace = self.take("worker_pool.redis_pool.namespace", namespace);

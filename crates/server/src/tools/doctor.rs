@@ -1,5 +1,5 @@
 //! Is everything as it should be? Looks at the settings, the directory, the disk, the store with its queues and nodes, the
-//! job logs and the clock, and asks the service, if one runs. Changes nothing.
+//! job logs and the clock, and asks the service, if one runs. Changes no job.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -54,6 +54,9 @@ pub(super) fn run(cli: &Cli, sources: Result<Sources>, json: bool) -> Result<Exi
         }
         Err(error) => {
             findings.broken("settings", error.to_string(), "correct them: the service does not start like this");
+            if Config::is_on_redis(&sources) {
+                return findings.tell(json);
+            }
         }
     }
     // What is wrong with the settings need not keep anybody from looking at the store.

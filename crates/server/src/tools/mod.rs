@@ -78,7 +78,7 @@ struct Places {
 
 impl Places {
     fn of(sources: &Sources) -> Result<Places> {
-        if Config::read(sources).is_ok_and(|config| config.redis.is_some()) {
+        if Config::is_on_redis(sources) {
             bail!("the jobs are in Redis, which is backed up by its own means: see docs/scaling.md");
         }
         let (data_dir, store) = Config::places(sources)?;

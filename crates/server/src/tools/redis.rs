@@ -23,8 +23,11 @@ fn look_within(options: &Options, findings: &mut Findings) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot look at Redis")?;
     runtime.block_on(async {
         let opened = match RedisStore::is_used(options).await {
-            Ok(true) => RedisStore::connect(options).await,
-            Ok(false) => {
+            Ok((true, _)) => RedisStore::connect(options).await,
+            Ok((false, warnings)) => {
+                for warning in warnings {
+                    findings.warning("store", warning, "see docs/scaling.md");
+                }
                 let what = format!("no node has used the namespace {:?} of this Redis yet", options.namespace);
                 findings.warning("store", what, "start the service, or correct redis_url or namespace");
                 return Ok(());
