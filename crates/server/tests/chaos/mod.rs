@@ -279,8 +279,22 @@ impl Api {
         Ok(answer["job"]["id"].as_str().context("an id")?.to_owned())
     }
 
+    /// Reads as a client should: a 503 says that the store did not answer in time, as a Redis does not while its disk is
+    /// busy, and to ask again.
+    async fn read(&self, path: &str) -> Result<reqwest::Response> {
+        let started = now();
+        loop {
+            let answer = self.request(reqwest::Method::GET, path).send().await?;
+            if answer.status() != 503 || started.elapsed() > Duration::from_secs(30) {
+                return Ok(answer);
+            }
+            ensure!(answer.headers().contains_key("retry-after"), "a 503 that does not say when to ask again");
+            pause(Duration::from_millis(100)).await;
+        }
+    }
+
     pub async fn get(&self, id: &str) -> Result<Option<Value>> {
-        let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}")).send().await?;
+        let answer = self.read(&format!("/jobs/{id}")).await?;
         if answer.status() == 404 {
             return Ok(None);
         }
@@ -299,19 +313,19 @@ impl Api {
 
     /// The hook events of a job.
     pub async fn hooks(&self, id: &str) -> Result<Vec<Value>> {
-        let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}/hooks")).send().await?;
+        let answer = self.read(&format!("/jobs/{id}/hooks")).await?;
         Ok(serde_json::from_str(&answer.error_for_status()?.text().await?)?)
     }
 
     pub async fn log(&self, id: &str) -> Result<String> {
-        let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}/log")).send().await?;
+        let answer = self.read(&format!("/jobs/{id}/log")).await?;
         Ok(answer.error_for_status()?.text().await?)
     }
 
     pub async fn wait_final(&self, id: &str, limit: Duration) -> Result<Value> {
         let started = now();
         loop {
-            let answer = self.request(reqwest::Method::GET, &format!("/jobs/{id}?wait=5s")).send().await?;
+            let answer = self.read(&format!("/jobs/{id}?wait=5s")).await?;
             let answer: Value = serde_json::from_str(&answer.error_for_status()?.text().await?)?;
             if is_final(&answer["job"]) {
                 return Ok(answer["job"].clone());
@@ -326,7 +340,7 @@ impl Api {
         let mut cursor = String::new();
         loop {
             let path = format!("/jobs?limit=1000&{query}{cursor}");
-            let answer = self.request(reqwest::Method::GET, &path).send().await?.error_for_status()?;
+            let answer = self.read(&path).await?.error_for_status()?;
             let next =
                 answer.headers().get("next-cursor").map(|value| value.to_str().map(str::to_owned)).transpose()?;
             let page: Value = serde_json::from_str(&answer.text().await?)?;
