@@ -39,11 +39,12 @@ impl Reading {
         if is_https { Some(Https { cert: cert?, key: key? }) } else { None }
     }
 
-    /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
+    /// Whether the jobs are to be in Redis.
     pub(super) fn is_on_redis(&mut self) -> bool {
         self.choice("worker_pool.backend") == Some("redis")
     }
 
+    /// The Redis to use, if it is to be used; says so if one is given without effect, or missing.
     pub(super) fn redis(&mut self) -> Option<Options> {
         let is_redis = self.is_on_redis();
         let url =
